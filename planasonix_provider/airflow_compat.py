@@ -22,7 +22,7 @@ def supervisor_channel() -> Any:
 
 
 def is_task_without_database() -> bool:
-    """Return whether this is a task of Airflow 3, which has only Airflow's API. Airflow itself checks it this way."""
+    """Return whether this is a task of Airflow 3, which has only Airflow's API."""
     return supervisor_channel() is not None
 
 

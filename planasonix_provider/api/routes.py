@@ -198,7 +198,11 @@ def list_jobs(
     """
     begin, end = validation.optional_utc("since", since), validation.optional_utc("until", until)
     if begin and end and end < begin:
-        raise invalid_parameter("until", until, f"a time that is not before since ({since!r})")
+        raise invalid_parameter(
+            "until",
+            validators.format_utc(end),
+            f"a time that is not before since, which is {validators.format_utc(begin)}",
+        )
     return Request(
         "GET",
         "/jobs",

@@ -34,7 +34,7 @@ def usage_errors() -> Iterator[None]:
 
 
 @usage_errors()
-def checked(check: Check, name: str, given: Any) -> Any:
+def check_argument(check: Check, name: str, given: Any) -> Any:
     """Return a value after a check of :mod:`planasonix_provider.validators`."""
     return check(name, given)
 

@@ -14,7 +14,7 @@ from planasonix_provider import validators
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixNotFoundError
 from planasonix_provider.api.states import JOB_OVER
 from planasonix_provider.cli import argument_types
-from planasonix_provider.cli.argument_types import checked
+from planasonix_provider.cli.argument_types import check_argument
 from planasonix_provider.cli.exit_codes import EXIT_ERROR
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext, ShellHook
@@ -87,7 +87,7 @@ def _show(context: CommandContext, get: Callable[[str], Work], given: str) -> Co
 
 def watch(context: CommandContext) -> CommandResult:
     """Wait for a job or a backfill."""
-    given = checked(validators.identifier, "id", context.options.id)
+    given = check_argument(validators.identifier, "id", context.options.id)
     return _show(context, partial(_job_or_backfill, context.hook), given)
 
 
@@ -125,10 +125,10 @@ def cancel(context: CommandContext) -> CommandResult:
     """Cancel a job, or the jobs of a backfill."""
     target: WorkTarget
     if context.options.backfill:
-        target = BackfillTarget(checked(validators.identifier, "backfill_id", context.options.id))
+        target = BackfillTarget(check_argument(validators.identifier, "backfill_id", context.options.id))
         hint = hint_at_other_kind(context, target.id, JOB_PREFIX, "cancel")
     else:
-        target = JobTarget(checked(validators.identifier, "job_id", context.options.id))
+        target = JobTarget(check_argument(validators.identifier, "job_id", context.options.id))
         hint = hint_at_other_kind(context, target.id, BACKFILL_PREFIX, "cancel", "--backfill")
     return cancel_and_wait(context, target, hint)
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 @contextmanager
 def loading_status() -> Iterator[None]:
     """Show that Airflow is being loaded during a block, if stderr is a terminal."""
-    if not sys.stderr.isatty():
+    # stderr is None if it is closed.
+    if not (sys.stderr and sys.stderr.isatty()):
         yield
         return
     from rich.console import Console

@@ -13,7 +13,7 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixTimeoutErr
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY
-from planasonix_provider.cli.argument_types import UsageError, checked
+from planasonix_provider.cli.argument_types import UsageError, check_argument
 from planasonix_provider.cli.exit_codes import exit_code
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
@@ -256,8 +256,8 @@ def wait_times(context: CommandContext) -> tuple[float, float | None]:
     if options.timeout is not None and not context.is_waiting:
         raise UsageError("--timeout: got a time without --wait, so there is nothing to wait for: add --wait.")
     return (
-        checked(validators.poll_interval, "--poll-interval", options.poll_interval),
-        checked(validators.optional(validators.seconds), "--timeout", options.timeout),
+        check_argument(validators.poll_interval, "--poll-interval", options.poll_interval),
+        check_argument(validators.optional(validators.seconds), "--timeout", options.timeout),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import webbrowser
 
 from planasonix_provider.cli.runner import CommandContext
@@ -20,8 +22,15 @@ def open_page(context: CommandContext, work: Work) -> None:
         return
     url = context.hook.job_url(job_id)
     try:
-        is_open = webbrowser.open(url)
+        webbrowser.get()
     except webbrowser.Error:
-        is_open = False
-    if not is_open:
         context.terminal.print(f"No browser was found. The page of job {job_id}: {url}")
+        return
+    # In another process: some browsers block until they end, or print to the stdout that a script reads.
+    subprocess.Popen(  # noqa: S603 - the arguments are constants and a checked URL
+        [sys.executable, "-m", "webbrowser", url],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

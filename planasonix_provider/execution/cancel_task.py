@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException
-
 from planasonix_provider.api.errors import add_details
 from planasonix_provider.api.retry import NO_RETRY
 from planasonix_provider.clock import utcnow
@@ -19,7 +17,7 @@ from planasonix_provider.triggers.deferral import deadline_of, limit_behind
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.cancellation import Cancellation
 from planasonix_provider.waiting.cli_hints import cancel_command
-from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep
+from planasonix_provider.waiting.interruptible_sleep import InterruptibleSleep, TaskKilledError
 from planasonix_provider.waiting.report import details_of, first_job_of, report
 from planasonix_provider.waiting.shared_client import RequestPriority, run_requests
 from planasonix_provider.waiting.targets import Work, WorkTarget
@@ -122,10 +120,10 @@ class CancelTask:
             return
         name = self._target.name
         if self._cancellation and self._cancellation.has_effect:
-            raise AirflowException(
+            raise TaskKilledError(
                 f"The task was killed while it waited for the end of {name}, which it has already asked to cancel."
             )
-        raise AirflowException(
+        raise TaskKilledError(
             f"The task was killed before Planasonix had confirmed the cancel of {name}. To end it: "
             f"{cancel_command(self._target, self._conn_id)}"
         )

@@ -68,7 +68,8 @@ class ConflictHandler:
         """Search the lists for the conflicting work, because the API may not name it."""
         kind = self.options.kind
         list_work: Callable[..., Request[Any]] = routes.list_backfills if kind == "backfill" else routes.list_jobs
-        for status in ACTIVE_STATES:
+        # Running work is more likely to be in the way than queued work.
+        for status in reversed(ACTIVE_STATES):
             page = self.session.read(list_work(connection_id=self.options.connection_id, status=status, limit=20))
             for work in page.data:
                 if kind == "backfill" or work.type != "backfill":

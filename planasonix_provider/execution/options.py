@@ -55,7 +55,7 @@ class SensorOptions:
 
 
 def read_options(options: type[Options], task: object, **others: Any) -> Options:
-    """Return options with the task's attributes of the same names; ``others`` are no attributes."""
+    """Return options with the task's attributes of the same names; ``others`` are all other options."""
     names = (field.name for field in fields(options) if field.name not in others)
     return options(**{name: getattr(task, name) for name in names}, **others)
 

@@ -178,8 +178,11 @@ def _within(number: float, minimum: float, maximum: float) -> float:
 
 
 def _welcome(simulator: Simulator) -> str:
+    from planasonix_provider.simulator.workspace import CONNECTIONS
+
     url = simulator.url
-    connections = "\n".join(f"  {connection_id}" for connection_id in simulator.workspace.connections)
+    own = [connection_id for connection_id in simulator.workspace.connections if connection_id not in CONNECTIONS]
+    connections = "\n  ".join([CONNECTIONS[0], f"{CONNECTIONS[1]} to {CONNECTIONS[-1]}", *own])
     return f"""\
 Planasonix simulator at {url}
 API key: {simulator.api_key}
@@ -189,7 +192,7 @@ To connect Airflow:
   {export_line(url, simulator.api_key)}
 
 Connections to sync:
-{connections}
+  {connections}
 
 To make the next request for a job fail:
   curl -d '{{"kind": "status", "status": 503, "route": "get_job"}}' {url}/_simulator/faults

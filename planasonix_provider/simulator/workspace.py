@@ -118,7 +118,7 @@ class Workspace:
             return now
 
     @contextmanager
-    def _advanced(self) -> Iterator[datetime]:
+    def _lock_and_advance(self) -> Iterator[datetime]:
         """Hold the lock, with all state changes applied that are due by the time that this yields."""
         with self.lock:
             yield self.advance()
@@ -159,40 +159,40 @@ class Workspace:
     ) -> Job:
         """Start a sync, or return the job that the same request started before."""
         body = body or SyncBody()
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             job_id = self._start("start_sync", self._create_sync, connection_id, body, idempotency_key, now)
             return self._workload.jobs.get(job_id).model_at(now)
 
     def start_backfill(self, connection_id: str, body: BackfillBody, *, idempotency_key: str | None = None) -> Backfill:
         """Start a backfill, or return the one that the same request started before."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             backfill_id = self._start(
                 "start_backfill", self._create_backfill, connection_id, body, idempotency_key, now
             )
             return self._workload.backfills.get(backfill_id).model_at(now)
 
     def job(self, job_id: str) -> Job:
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             return self._workload.jobs.get(job_id).model_at(now)
 
     def job_snapshot(self, job_id: str) -> JobSnapshot:
         """Return a job with its plan and its backfill."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             return self._snapshot(self._workload.jobs.get(job_id), now)
 
     def jobs(self) -> list[Job]:
         """Return all jobs, newest first."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             return [job.model_at(now) for job in self._workload.jobs.newest_first()]
 
     def started_work(self) -> list[Work]:
         """Return the syncs and backfills, without the jobs of backfills, in the order of their starts."""
-        with self._advanced():
+        with self._lock_and_advance():
             return self._workload.by_start_time()
 
     def next_change_at(self) -> datetime | None:
         """Return when a state changes next by itself; ``None`` if all work has ended."""
-        with self._advanced():
+        with self._lock_and_advance():
             return self._workload.next_change_at
 
     def job_page(
@@ -220,30 +220,30 @@ class Workspace:
         status: str | None = None,
     ) -> tuple[Sequence[JobSnapshot], int | None]:
         """Return a page of jobs, as :meth:`job_page`, with their plans and backfills."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             index = self._workload.jobs
             jobs = index.newest_first(before) if status is None else index.in_state(status, before)
             page, end = take_page((job for job in jobs if matches(job, now)), limit)
             return [self._snapshot(job, now) for job in page], end
 
     def job_counts(self) -> dict[str, int]:
-        with self._advanced():
+        with self._lock_and_advance():
             return self._workload.jobs.counts()
 
     def backfill(self, backfill_id: str) -> Backfill:
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             return self._workload.backfills.get(backfill_id).model_at(now)
 
     def backfills(self) -> list[Backfill]:
         """Return all backfills, newest first."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             return [backfill.model_at(now) for backfill in self._workload.backfills.newest_first()]
 
     def backfill_page(
         self, matches: Callable[[SimulatedBackfill, datetime], bool], *, limit: int, before: int | None = None
     ) -> tuple[Sequence[Backfill], int | None]:
         """Return a page of backfills, as :meth:`job_page`, without the ids of their jobs."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             page, end = self._workload.backfills.page(
                 lambda backfill: matches(backfill, now), limit=limit, before=before
             )
@@ -251,7 +251,7 @@ class Workspace:
 
     def results(self, job_id: str) -> JobResults:
         """Return the results of a job. The settings decide about those of an active job."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             job = self._workload.jobs.get(job_id)
             if now < job.ends_at and self.settings.results_policy == "conflict":
                 raise ApiError("job_not_finished", f"job {job_id!r} is {job.status_at(now)}, it has no results yet")
@@ -259,7 +259,7 @@ class Workspace:
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job. A job that has ended or was cancelled before stays unchanged."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             job = self._workload.jobs.get(job_id)
             if cancelled := self._workload.change(job, lambda job: replace(job, cancel_requested_at=now), now):
                 self._journal.write("cancel", at=now, job_id=job_id)
@@ -267,14 +267,14 @@ class Workspace:
 
     def fail_job(self, job_id: str, *, code: str | None = None, message: str | None = None) -> Job:
         """Make an active job fail now, by default with the error code of its plan."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             changed = self._change_active(job_id, lambda job: job.with_failure(code, message, now), now)
             self._journal.write("fail_job", at=now, job_id=job_id, code=code, message=message)
             return changed.model_at(now)
 
     def slow_job(self, job_id: str, seconds: float) -> Job:
         """Make an active job run longer, by real seconds at any speed. The rest of its work becomes slower."""
-        with self._advanced() as now:
+        with self._lock_and_advance() as now:
             changed = self._change_active(job_id, lambda job: job.with_slowdown(seconds, now), now)
             self._journal.write("slow_job", at=now, job_id=job_id, seconds=seconds)
             return changed.model_at(now)

@@ -28,7 +28,7 @@ MAX_BACKOFF_SECONDS = 300.0
 FIRST_BACKOFF_SECONDS = 15.0
 #: After useless lists, this many times more jobs let them be requested again.
 GROWTH_FACTOR = 4
-#: Useless pages may cost this part of the requests that polls one by one would take.
+#: The lists are read no further if useless pages exceed this fraction of the jobs that are still missing.
 MAX_WASTE = 0.25
 #: After this many seconds a job is polled by itself, because lists may be wrong about it for ever.
 RECHECK_AFTER_SECONDS = 480.0

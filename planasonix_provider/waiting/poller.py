@@ -71,7 +71,7 @@ class PollSubscription(Generic[T]):
         self._notified: asyncio.Future[None] | None = None
 
     def answer(self, answer: T | PlanasonixError) -> None:
-        """Pass on a response or an error. A job in the same state as before ends no sleep of a wait."""
+        """Pass on a response or an error. A job in the same state as before does not wake the wait."""
         status = answer.status if isinstance(answer, Job) else None
         is_new = status is None or status != self._status
         # A wait that is slower than the polls gets only the newest response.

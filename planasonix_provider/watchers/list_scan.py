@@ -45,11 +45,11 @@ class ResourceKind:
     """The requests for jobs, or for backfills."""
 
     name: str
-    #: By the id.
+    #: Requests one by its id.
     get: Callable[[str], Request[Any]]
-    #: By the connection and the state.
+    #: Lists those of a connection in one state.
     active: Callable[[str | None, str], Request[Page[Any]]]
-    #: By the connection and the earliest time of creation, which a list of backfills ignores.
+    #: Lists those of a connection since a time of creation, which a list of backfills ignores.
     recent: Callable[[str | None, datetime], Request[Page[Any]]]
 
 

@@ -219,8 +219,8 @@ def test_none_is_refused_where_something_is_needed(
         (
             "list_jobs",
             {"since": "2025-02-01T00:00:00+01:00", "until": datetime(2025, 1, 31, 22, 59, 59, tzinfo=UTC)},
-            "until: got datetime.datetime(2025, 1, 31, 22, 59, 59, tzinfo=datetime.timezone.utc), allowed is a time "
-            "that is not before since ('2025-02-01T00:00:00+01:00').",
+            "until: got '2025-01-31T22:59:59Z', allowed is a time that is not before since, which is "
+            "2025-01-31T23:00:00Z.",
         ),
         ("update_webhook", {"enabled": None}, "url, events, enabled: got None, allowed is one of them at least."),
     ],

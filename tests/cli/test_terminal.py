@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from planasonix_provider.cli.loading import loading_status
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Run
 from tests.support.scenarios import CONNECTION
@@ -44,3 +45,9 @@ def test_a_key_that_is_really_pressed(simulator: Simulator) -> None:
     assert f"Cancel job {job.id}?" in shown.decode()
     assert job.status == "cancelled"
     assert "━" in shown.decode()
+
+
+def test_no_status_is_shown_if_stderr_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with loading_status():
+        pass

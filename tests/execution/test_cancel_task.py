@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from planasonix_provider.api.errors import PlanasonixConflictError, PlanasonixServerError, PlanasonixTimeoutError
 from planasonix_provider.api.models import BackfillBody
@@ -14,6 +14,7 @@ from planasonix_provider.api.retry import RetryPolicy
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import shared_client
+from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.scenarios import CONNECTION, killed, meanwhile, ring, routes_asked
 from tests.support.task_runs import Log, Run, context, drive, record
 
@@ -170,7 +171,7 @@ def test_a_kill_ends_the_wait(simulator: Simulator) -> None:
     previous = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
     try:
         with (
-            pytest.raises(AirflowException, match="killed while it waited for the end of job"),
+            pytest.raises(TaskKilledError, match="killed while it waited for the end of job"),
             meanwhile(ring, once=lambda: is_answered(simulator)),
         ):
             operator.execute(context(Run()))
@@ -183,7 +184,7 @@ def test_a_kill_before_execute_ends_the_task_without_a_wait(simulator: Simulator
     operator = cancel(job_id=simulator.workspace.start_sync(CONNECTION).id, poll_interval=60)
     record(operator, Log())
     operator.on_kill()
-    with pytest.raises(AirflowException, match="killed while it waited for the end of job"):
+    with pytest.raises(TaskKilledError, match="killed while it waited for the end of job"):
         operator.execute(context(Run()))
 
 

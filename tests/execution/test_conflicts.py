@@ -119,6 +119,14 @@ class TestConflict:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert travel.passed == pytest.approx(60, abs=2)
 
+    def test_that_the_api_does_not_name_is_the_running_job_and_not_a_queued_one(self, simulator: Simulator) -> None:
+        simulator.workspace.configure(conflict="allowed")
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5)
+        simulator.plan(CONNECTION, queued_seconds=60)
+        running, _ = start_theirs(simulator), start_theirs(simulator)
+        simulator.workspace.configure(conflict="unnamed")
+        assert drive(lambda: sync(on_conflict="attach")).result["job_id"] == running
+
     @pytest.mark.usefixtures("travel")
     def test_keeps_the_deadline_of_a_deferred_task(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)

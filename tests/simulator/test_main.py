@@ -43,7 +43,7 @@ def test_prints_instructions_and_exits_cleanly(process):
     name, _, value = shlex.split(export)[1].partition("=")
     assert name == "AIRFLOW_CONN_PLANASONIX_DEFAULT"
     assert json.loads(value)["password"] == "it's"
-    assert {"conn_demo_01", "conn_a", "conn_b"} <= {line.strip() for line in welcome.splitlines()}
+    assert {"conn_demo_01 to conn_demo_50", "conn_a", "conn_b"} <= {line.strip() for line in welcome.splitlines()}
 
     _, _, order, address = shlex.split(next(line for line in welcome.splitlines() if "curl" in line))
     with urllib.request.urlopen(address, order.encode(), timeout=60) as answer:

@@ -188,8 +188,8 @@ class Journal:
         different = sorted(name for name in settings if first.arguments.get(name) != settings[name])
         if first.method != BEGIN or different:
             raise ValueError(
-                f"state: {self._path} was written with different {' and '.join(different) or 'options'}; start with "
-                "the same options as the first time, or name another file."
+                f"state: {self._path} was written with different {' and '.join(different) or 'options'}, or by another "
+                "version; start with the same options as the first time, or name another file."
             )
 
 
