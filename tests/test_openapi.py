@@ -401,7 +401,7 @@ def test_a_bound_is_the_one_of_the_function_that_makes_the_body(bound: tuple[str
 
 
 def test_a_link_leads_from_an_answer_to_what_it_names() -> None:
-    prefixes = {"job_id": "job_", "backfill_id": "bf_", "webhook_id": "wh_"}
+    prefixes = {"connection_id": "conn_", "job_id": "job_", "backfill_id": "bf_", "webhook_id": "wh_"}
     starts = {"job_id": "trigger_sync", "backfill_id": "trigger_backfill", "webhook_id": "create_webhook"}
     linked = set()
     for name, operation in OPERATIONS.items():

@@ -6,9 +6,10 @@ from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from planasonix_provider.api.models import BackfillBody, SyncBody, as_utc
+from planasonix_provider.api.models.base import Moment
 
 
 def _iso_time(value: Any) -> Any:
@@ -22,7 +23,7 @@ def _iso_time(value: Any) -> Any:
 
 
 #: A time as ISO 8601; one without an offset is UTC.
-IsoTime = Annotated[datetime, BeforeValidator(_iso_time), AfterValidator(as_utc)]
+IsoTime = Annotated[Moment, BeforeValidator(_iso_time)]
 
 
 class StrictBody(BaseModel):
