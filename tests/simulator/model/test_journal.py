@@ -365,7 +365,7 @@ class TestFile:
         assert killed_and_restarted(state, clock).jobs() == []
 
     def test_error_names_the_different_options(self, workspace, state, clock):
-        with pytest.raises(ValueError, match="was written with different connections and keep; start with the same"):
+        with pytest.raises(ValueError, match="was written with different connections and keep, or by another version"):
             killed_and_restarted(state, clock, keep=5, connections=["conn_x"])
 
     def test_can_be_used_by_one_simulator_only(self, workspace, state, clock):
