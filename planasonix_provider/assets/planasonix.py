@@ -110,6 +110,7 @@ def planasonix_asset(
     table: str,
     host: str = DEFAULT_HOST,
     name: str | None = None,
+    group: str = "asset",
     extra: Mapping[str, Any] | None = None,
 ) -> Asset:
     """Return the asset of a table that Planasonix loads, for a task's ``outlets`` or a DAG's ``schedule``.
@@ -126,21 +127,27 @@ def planasonix_asset(
         tenants; default: ``api.planasonix.com``.
     :param name: the asset's name in Airflow 3; default: its URI. In Airflow 3 assets with different names are different
         assets, so use the same name for a table everywhere. Airflow 2.11 ignores the name.
+    :param group: the group in which Airflow 3 shows the asset; default ``asset``, Airflow's own. Use the same
+        group for a table everywhere. Airflow 2.11 ignores the group.
     :param extra: the asset's extra, a JSON object; default: none.
     :return: the asset; on Airflow 2.11, the dataset.
     :raises ValueError: if a value is invalid or is a template: Airflow reads assets when it parses the DAG.
     """
-    for parameter, value in (("connection_id", connection_id), ("table", table), ("host", host), ("name", name)):
+    for parameter, value in (
+        *(("connection_id", connection_id), ("table", table), ("host", host)),
+        *(("name", name), ("group", group)),
+    ):
         if validators.is_templated(value):
             raise validators.invalid_parameter(
                 parameter, value, "a text without a template: Airflow knows assets before tasks run"
             )
     uri = PlanasonixTable(host=host, connection_id=connection_id, table=table).uri
     name = validators.optional(validators.text)("name", name)
+    group = validators.text("group", group)
     extra = None if extra is None else validators.metadata("extra", extra)
     if not hasattr(Asset, "name"):
         return Asset(uri=uri, extra=extra)
-    return Asset(name=uri if name is None else name, uri=uri, extra=extra)
+    return Asset(name=uri if name is None else name, uri=uri, group=group, extra=extra)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

@@ -227,18 +227,22 @@ def test_a_uri_is_at_most_as_long_as_airflow_can_store() -> None:
         Asset(f"{ROOT}/{'%20' * room}a") if IS_STRICT else PlanasonixTable.from_uri(f"{ROOT}/{'%20' * room}a")
 
 
-def test_an_asset_may_have_a_name_and_an_extra() -> None:
-    asset = planasonix_asset(connection_id=CONNECTION, table="a", name="orders", extra={"owner": "sales"})
+def test_an_asset_may_have_a_name_a_group_and_an_extra() -> None:
+    asset = planasonix_asset(connection_id=CONNECTION, table="a", name="orders", group="shop", extra={"owner": "sales"})
     assert asset.uri == f"{ROOT}/a"
     assert asset.extra == {"owner": "sales"}
     if HAS_NAMES:
-        assert asset.name == "orders"
+        assert (asset.name, asset.group) == ("orders", "shop")
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value"), [("name", ""), ("name", 7), ("extra", "x"), ("extra", {1: 2}), ("extra", {"a": object()})]
+    ("parameter", "value"),
+    [
+        *(("name", ""), ("name", 7), ("group", ""), ("group", None)),
+        *(("extra", "x"), ("extra", {1: 2}), ("extra", {"a": object()})),
+    ],
 )
-def test_an_invalid_name_or_extra_is_refused(parameter: str, value: Any) -> None:
+def test_an_invalid_name_group_or_extra_is_refused(parameter: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{parameter}: got "):
         planasonix_asset(**{"connection_id": CONNECTION, "table": "a", parameter: value})
 
