@@ -81,7 +81,8 @@ def _column_widths(rows: Sequence[Row], max_total: int) -> dict[str, int]:
 
 
 def _total_width(widths: Mapping[str, int]) -> int:
-    return sum(widths.values()) + len(_SEPARATOR) * (len(widths) - 1)
+    # Rich 13 makes each column one cell wider than asked, or another column narrower.
+    return sum(width + 1 for width in widths.values()) + len(_SEPARATOR) * (len(widths) - 1)
 
 
 def _id_width(column: str, rows: Sequence[Row]) -> int:

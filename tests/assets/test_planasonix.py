@@ -37,7 +37,7 @@ TABLES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0
     lambda text: bool(text.strip()) and not validators.is_templated(text)
 )
 IDS = st.text(st.characters(codec="utf-8", exclude_characters=' /\\?#%"{'), min_size=1, max_size=30).filter(
-    lambda text: text.isprintable() and bool(text.strip("."))
+    lambda text: text.isprintable() and bool(text.strip(".")) and text != "None"
 )
 HOSTS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}(\.[a-z0-9-]{1,10}){0,3}(:[1-9][0-9]{0,3})?", fullmatch=True)
 
