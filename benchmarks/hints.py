@@ -1,7 +1,7 @@
-"""What it would bring if webhooks woke waits: 500 waits, polled only, and polled slowly beside hints of webhooks.
+"""Compare 500 waits that only poll with 500 that poll slowly and react to webhooks.
 
-Run by hand; takes eight minutes. A hint is what a receiver would leave where the triggerer can read it; it is read once
-a second; the verdict still comes from a look at that very job. What the reading itself costs Airflow is not measured.
+Run by hand; takes eight minutes. A webhook leaves a hint for the triggerer, which reads the hints once a second and
+polls the jobs that they name. The cost of reading hints in Airflow is not measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY = "plnx_test_4f8a1c0e9d"
 
 @contextmanager
 def receiver() -> Iterator[tuple[str, set[str]]]:
-    """Give the URL of a receiver of webhooks, and the jobs that it was told of."""
+    """Yield the URL of a webhook receiver, and the set of jobs that its deliveries name."""
     hints: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):

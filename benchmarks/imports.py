@@ -57,7 +57,9 @@ def main() -> None:
         for case, statement in CASES.items():
             seconds, modules[case] = measure(statement)
             times[case].append(seconds * 1000)
-    print(f"What an import adds to `import airflow.sdk`, in ms (median and range of {ROUNDS}; budget {BUDGET_MS})")
+    print(
+        f"Milliseconds that an import adds to `import airflow.sdk` (median and range of {ROUNDS}; budget {BUDGET_MS})"
+    )
     for case, values in times.items():
         print(f"{case:32} {statistics.median(values):7.1f}   {min(values):.1f} to {max(values):.1f}")
     unwanted = [name for name in UNWANTED if name in modules["operators, sensors and windows"]]

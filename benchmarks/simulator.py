@@ -1,8 +1,8 @@
-"""What the simulator carries on one core: looks and pages per second, and the memory that it takes.
+"""Measure the simulator on one core: requests per second and memory.
 
-Run by ``make bench``. The simulator is a process of its own, and is asked over several connections that are kept alive;
-where the operating system can do it, it has one core to itself and the asking another. Beside each rate stands what an
-answer cost the simulator in CPU time, which is the steadier figure on a machine that is busy.
+Run by ``make bench``. The simulator is a process of its own, and several kept-alive connections send requests. If the
+operating system allows it, simulator and client have a core each. The CPU time per response is shown too, because it
+varies less on a busy machine.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Line:
         self._send("GET", path, b"", "")
 
     def post(self, path: str, body: bytes, key: str) -> None:
-        """Order something."""
+        """Send a POST request."""
         self._send("POST", path, body, f"Idempotency-Key: {key}\r\n")
 
     def receive(self) -> bytes:
-        """Take the body of an answer."""
+        """Return the body of a response."""
         while b"\r\n\r\n" not in self._received:
             self._more()
         head, _, self._received = self._received.partition(b"\r\n\r\n")
@@ -119,7 +119,7 @@ class Load:
         return answers / passed, worked / answers * 1000
 
     def megabytes(self) -> float:
-        """Tell how much memory the simulator takes."""
+        """Return the memory of the simulator."""
         return self.process.memory_info().rss / 1e6
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ def pages(filters: str) -> Ask:
 
 
 def measure(load: Load, what: str) -> None:
-    """Tell how often the simulator can be asked for a job, and for pages of jobs."""
+    """Print how many requests per second the simulator answers, for a job and for pages of jobs."""
     asks = {
         f"looks at an active job, {what}": (looks(load), "1,000"),
         f"pages of `status=running`, {what}": (pages("status=running"), "200"),

@@ -1,4 +1,4 @@
-"""What waiting costs the API and the triggerer: our trigger beside those of dbt Cloud and of Airbyte.
+"""Measure the cost of waiting, for the API and for the triggerer, beside the triggers of dbt Cloud and Airbyte.
 
 Run by ``make bench``. Each case is a fresh process that waits as a triggerer does, all on the same server process.
 """
@@ -120,7 +120,7 @@ def end_times(case: Case, start: float) -> list[float]:
 
 
 def environment(address: str, home: str) -> dict[str, str]:
-    """What a client finds: the Airflow connections, and nothing of the user's Airflow."""
+    """Return the environment of a client: the Airflow connections, without the user's Airflow."""
     connections: dict[str, dict[str, str]] = {
         "planasonix": {"host": f"http://{address}", "password": KEY},
         "dbt_cloud": {"host": address, "login": "1", "password": KEY},

@@ -41,7 +41,7 @@ def dbt_cloud() -> Make:
     from airflow.providers.dbt.cloud.hooks.dbt import DbtCloudHook
     from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger
 
-    # The hook knows only addresses with TLS, which the server does not speak. What TLS costs is spared this one, too.
+    # The hook requires TLS, which the server of the benchmark does not have. So no client pays for TLS.
     with_tls = DbtCloudHook.get_request_url_params
 
     def without_tls(*arguments: Any, **options: Any) -> tuple[str, dict[str, Any]]:
@@ -65,7 +65,7 @@ KINDS = {function.__name__: function for function in (planasonix, dbt_cloud, air
 
 
 class Heartbeat:
-    """Sleeps again and again: whatever holds the event loop up makes it late."""
+    """Sleeps in a loop, and measures by how much a blocked event loop delays it."""
 
     def __init__(self) -> None:
         self.beats = 0
@@ -81,14 +81,14 @@ class Heartbeat:
 
 
 class Collections:
-    """Times Python's garbage collector, which holds up the event loop of whoever has many objects."""
+    """Times Python's garbage collector, which blocks the event loop if there are many objects."""
 
     def __init__(self) -> None:
         self._began = 0.0
         self.longest = 0.0
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
-        """Take note of a collection that begins or ends."""
+        """Record the start or the end of a collection."""
         if phase == "start":
             self._began = time.perf_counter()
         else:
@@ -122,7 +122,7 @@ async def main(kind: str, output: TextIO) -> None:
 
 
 async def beat_alone() -> float:
-    """Give the CPU seconds that one beat takes."""
+    """Return the CPU seconds of one beat."""
     heart, before = Heartbeat(), time.process_time()
     beating = asyncio.create_task(heart.run())
     await asyncio.sleep(ALONE)
@@ -150,15 +150,15 @@ async def wait(trigger: BaseTrigger) -> tuple[float, Any]:
 
 
 def is_success(payload: Any) -> bool:
-    """Say whether an event tells of a job that has succeeded."""
+    """Return whether an event reports a job that has succeeded."""
     if "outcome" in payload:
         return bool(payload["outcome"] == "over" and payload["job"]["status"] == "succeeded")
     return bool(payload["status"] == "success")
 
 
 if __name__ == "__main__":
-    to_whom_it_concerns = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    # What the triggers log is written, for that is part of their work, but to nowhere.
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    # Logs of triggers are written to the null device, because writing them is part of their cost.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
-    asyncio.run(main(sys.argv[1], to_whom_it_concerns))
+    asyncio.run(main(sys.argv[1], output))

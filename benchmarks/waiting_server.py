@@ -22,12 +22,12 @@ from urllib.parse import parse_qsl
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-#: How many seconds each answer takes, besides the work for it.
+#: The seconds that each response is delayed.
 LATENCY = 0.005
-#: For how many seconds a connection may stay idle: what web servers allow by default.
+#: The seconds for which a connection may be idle; a common default of web servers.
 KEEP_ALIVE = 75
 KEY = "plnx_benchmark"
-#: The number of a job that is over from the start, whatever the others do.
+#: The number of a job that is over from the start.
 WARM_UP = 0
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MOST_IN_A_PAGE = 100
@@ -142,7 +142,7 @@ class Server:
 
 
 def allow_many_sockets() -> None:
-    """Let this process, and those that it starts, have as many sockets as the system gives."""
+    """Raise the limit of open sockets for this process and its children to the system's maximum."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

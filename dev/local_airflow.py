@@ -138,7 +138,7 @@ class LocalAirflow:
         self._wait_until_healthy(time.monotonic() + patience)
 
     def restart(self, name: str) -> None:
-        """Start a component anew, after ending what is left of it."""
+        """End what is left of a component, and start it again."""
         end(self.processes[name])
         self._start(name, name)
 
@@ -219,7 +219,7 @@ def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None
 
 
 def run(airflow: LocalAirflow) -> NoReturn:
-    """Run Airflow and the simulator, until a component ends or somebody ends this process."""
+    """Run Airflow and the simulator until a component or this process ends."""
     print("Starting a simulated Planasonix and Airflow, which takes about half a minute.", flush=True)
     began = time.monotonic()
     with (
@@ -239,7 +239,7 @@ def run(airflow: LocalAirflow) -> NoReturn:
 def main() -> int:
     """Run Airflow and a simulated Planasonix until Ctrl-C."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--port", type=int, default=8080, help="where the UI is served")
+    parser.add_argument("--port", type=int, default=8080, help="the port of the UI")
     end_on_sigterm()
     try:
         run(LocalAirflow(ROOT / ".airflow", port=parser.parse_args().port))

@@ -1,4 +1,4 @@
-"""Start after each load of a connection, whoever started it: another DAG, Planasonix's own schedule or a person."""
+"""Start after each load of a connection, started by another DAG, by Planasonix's own schedule or by a person."""
 
 from __future__ import annotations
 

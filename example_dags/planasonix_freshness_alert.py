@@ -1,4 +1,4 @@
-"""Alert if the orders have not been loaded for six hours, whoever loads them."""
+"""Alert if the orders have not been loaded for six hours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from planasonix_provider.sensors.planasonix import PlanasonixSyncSensor
 
 
 def alert(context: Any) -> None:
-    """Print the alert; a real DAG would page somebody."""
+    """Print the alert; a real DAG would page a person."""
     print(f"{context['ti'].task_id}: the orders are older than six hours")
 
 

@@ -1,4 +1,4 @@
-"""Wait for a sync that somebody else starts, and cancel a job if the wait for it fails."""
+"""Wait for a sync that another client starts, and cancel a job if the wait for it fails."""
 
 from __future__ import annotations
 
