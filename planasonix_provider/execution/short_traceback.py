@@ -1,18 +1,10 @@
-"""Ends the log of a failed task with its message. DAG files import this module, so importing it must stay light."""
+"""Shortens the traceback that Airflow logs for a failed task. DAG files import this module, so its imports are late."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
-
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
-
-from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
-
-#: Errors whose message says what happened and what to do.
-_FOR_USERS = (PlanasonixError, TaskKilledError, AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,8 +20,21 @@ def with_short_traceback(method: Callable[Concatenate[Any, P], R]) -> Callable[C
     def wrapper(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
-        except _FOR_USERS as error:
+        except Exception as error:
+            if not _is_for_users(error):
+                raise
             self.log.debug("The traceback of the error that ends the task:", exc_info=True)
             raise error.with_traceback(None) from None
 
     return wrapper
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Return whether the message of an error says what happened and what to do."""
+    from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+
+    from planasonix_provider.api.errors import PlanasonixError
+    from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
+
+    kinds = (PlanasonixError, TaskKilledError, AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+    return isinstance(error, kinds)

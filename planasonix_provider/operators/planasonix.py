@@ -13,7 +13,6 @@ from planasonix_provider.clock import utcnow
 from planasonix_provider.execution.short_traceback import with_short_traceback
 from planasonix_provider.links.planasonix import PlanasonixJobLink
 from planasonix_provider.operators.base import PlanasonixStartOperator
-from planasonix_provider.secret_stores import SecretStore, secret_store
 from planasonix_provider.validated import ValidatedParameters
 from planasonix_provider.waiting.formatting import format_time
 
@@ -26,7 +25,15 @@ if TYPE_CHECKING:
     from planasonix_provider.api.models import Backfill, Job, Priority
     from planasonix_provider.execution.cancel_task import CancelTask
     from planasonix_provider.hooks.planasonix import PlanasonixHook
+    from planasonix_provider.secret_stores import SecretStore
     from planasonix_provider.waiting.attempt import Attempt
+
+
+def _secret_store(name: str, to: Any) -> SecretStore:
+    # Only DAGs with a webhook operator pay for this import.
+    from planasonix_provider.secret_stores import secret_store
+
+    return secret_store(to)
 
 
 class PlanasonixSyncOperator(PlanasonixStartOperator):
@@ -292,7 +299,7 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
     checks: ClassVar[Mapping[str, validators.Check]] = {
         "url": validators.webhook_url,
         "events": validators.optional(event_names),
-        "secret_to": validators.optional(lambda _, value: secret_store(value)),
+        "secret_to": validators.optional(_secret_store),
         "ensure": validators.one_of("present", "absent"),
         "planasonix_conn_id": validators.text,
     }
@@ -318,7 +325,7 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
         self.validate_literals()
         if callable(secret_to):
             # Airflow shows a task's parameters, and a function's repr may contain secrets.
-            self.secret_to = secret_store(secret_to)
+            self.secret_to = _secret_store("secret_to", secret_to)
 
     def validate_combination(self) -> None:
         """Raise ``ValueError`` if ``ensure="present"`` lacks ``events`` or ``secret_to``."""
@@ -344,7 +351,7 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
         return ensure_present(
             self.url,
             self.events or (),
-            secret_store(self.secret_to or ""),
+            _secret_store("secret_to", self.secret_to or ""),
             conn_id=self.planasonix_conn_id,
             context=context,
             log=self.log,
