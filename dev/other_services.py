@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+import certifi
+
 from dev.certificates import tls_context
 
 #: The status of a finished run in dbt Cloud's API.
@@ -24,7 +26,10 @@ class OtherServices:
     def __init__(self, folder: Path) -> None:
         self.messages: list[str] = []
         self.dbt_runs: list[int] = []
-        tls, self.certificate = tls_context(folder)
+        tls, certificate = tls_context(folder)
+        # With the usual authorities, because Airflow may also call a real Planasonix.
+        self.authorities = folder / "authorities.pem"
+        self.authorities.write_bytes(Path(certifi.where()).read_bytes() + certificate.read_bytes())
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.host = f"localhost:{self._server.server_port}"
@@ -39,14 +44,14 @@ class OtherServices:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Airflow's connections to both services, and the certificate that their clients must trust."""
+        """Airflow's connections to both services, and the authorities that their clients trust."""
         dbt_cloud = {"conn_type": "dbt_cloud", "login": "1", "password": "local", "host": self.host}
         slack = {"conn_type": "slackwebhook", "password": f"https://{self.host}/slack"}
         return {
             "AIRFLOW_CONN_DBT_CLOUD_DEFAULT": json.dumps(dbt_cloud),
             "AIRFLOW_CONN_SLACK_DEFAULT": json.dumps(slack),
-            "REQUESTS_CA_BUNDLE": str(self.certificate),
-            "SSL_CERT_FILE": str(self.certificate),
+            "REQUESTS_CA_BUNDLE": str(self.authorities),
+            "SSL_CERT_FILE": str(self.authorities),
         }
 
     def answer(self, method: str, path: str, body: Any) -> Any:

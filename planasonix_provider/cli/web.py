@@ -26,9 +26,10 @@ def open_page(context: CommandContext, work: Work) -> None:
     except webbrowser.Error:
         context.terminal.print(f"No browser was found. The page of job {job_id}: {url}")
         return
-    # In another process: some browsers block until they end, or print to the stdout that a script reads.
+    # In another process: some browsers block until they end, or print to the stdout that a script reads. -P leaves out
+    # modules of the current directory.
     subprocess.Popen(  # noqa: S603 - the arguments are constants and a checked URL
-        [sys.executable, "-m", "webbrowser", url],
+        [sys.executable, "-P", "-m", "webbrowser", url],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
