@@ -172,7 +172,7 @@ def expected_error(subject: type, outcome: str) -> type[BaseException] | None:
 #: What the message of an operator's error contains.
 MESSAGES: dict[type, dict[str, str]] = {
     PlanasonixSyncOperator: {
-        "failed": r"^Job \w+ failed: source_unreachable: No route to the source\. See \S+/jobs/\w+$",
+        "failed": r"^Job failed: source_unreachable: No route to the source \(job \w+\)\. See \S+/jobs/\w+$",
         "cancelled": r"^Job \w+ was cancelled",
         "404": r"answered 404",
     },

@@ -194,7 +194,10 @@ To connect Airflow:
 Connections to sync:
   {connections}
 
-To make the next request for a job fail:
+To make the next sync of a connection fail:
+  curl -d '{{"connection_id": "{CONNECTIONS[0]}", "outcome": "failed"}}' {url}/_simulator/plans
+
+To make the next poll of a job fail (the task continues):
   curl -d '{{"kind": "status", "status": 503, "route": "get_job"}}' {url}/_simulator/faults
 
 Ctrl-C stops it."""

@@ -77,14 +77,17 @@ def details_of(work: Work) -> dict[str, str | None]:
 
 
 def _error_of_work(work: Work, url: str | None, failed_jobs: Sequence[Job]) -> PlanasonixError | None:
-    name = f"{'Backfill' if isinstance(work, Backfill) else 'Job'} {work.id}"
+    kind = "Backfill" if isinstance(work, Backfill) else "Job"
+    name = f"{kind} {work.id}"
     see = f" See {url}" if url else ""
     if work.status in ("succeeded", "completed"):
         return None
     if work.status == "failed":
         codes = [error.code for error in (work.error, *(job.error for job in failed_jobs)) if error and error.code]
+        # The reason precedes the long id, because Airflow's UI cuts lines off.
         return PlanasonixJobFailedError(
-            f"{name} failed: {_reason(work.error)}.{_culprits(failed_jobs)}{see}", code=next(iter(codes), None)
+            f"{kind} failed: {_reason(work.error)} ({kind.lower()} {work.id}).{_culprits(failed_jobs)}{see}",
+            code=next(iter(codes), None),
         )
     if work.status == "cancelled":
         return PlanasonixJobCancelledError(f"{name} was cancelled before it was done.{see}")
@@ -102,9 +105,9 @@ def _reason(error: WorkError | None) -> str:
 def _culprits(jobs: Sequence[Job]) -> str:
     if not jobs:
         return ""
-    named = "; ".join(f"job {job.id}: {shorten(_reason(job.error), MAX_REASON)}" for job in jobs[:MAX_NAMED])
+    named = "; ".join(f"{job.id}: {shorten(_reason(job.error), MAX_REASON)}" for job in jobs[:MAX_NAMED])
     more = f"; and {len(jobs) - MAX_NAMED:,} more" if len(jobs) > MAX_NAMED else ""
-    return f" What failed of it: {named}{more}."
+    return f" Failed jobs: {named}{more}."
 
 
 def log_results(summary: Summary, *, info: Callable[[str], object], warn: Callable[[str], object]) -> None:

@@ -63,7 +63,8 @@ class TestASync:
         assert ran.json["error"] == {"code": "source_unreachable", "message": "no route to [/db]\nat all"}
         job = simulator.jobs()[0]
         assert ran.last_words == (
-            f"Job {job.id} failed: source_unreachable: no route to [/db] at all. See {simulator.url}/jobs/{job.id}"
+            f"Job failed: source_unreachable: no route to [/db] at all (job {job.id}). "
+            f"See {simulator.url}/jobs/{job.id}"
         )
 
     def test_that_somebody_cancels_is_told_apart(self, simulator: Simulator, shell: Run) -> None:

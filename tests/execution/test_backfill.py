@@ -140,8 +140,8 @@ class TestBackfillThatFails:
         first, second = (one.job_ids or [])[1], (one.job_ids or [])[7]
         assert isinstance(run.error, PlanasonixJobFailedError)
         assert str(run.error) == (
-            f"Backfill {one.id} failed: jobs_failed: 2 of 12 jobs failed. What failed of it: "
-            f"job {first}: source_unreachable: No route; job {second}: source_unreachable: No route. "
+            f"Backfill failed: jobs_failed: 2 of 12 jobs failed (backfill {one.id}). Failed jobs: "
+            f"{first}: source_unreachable: No route; {second}: source_unreachable: No route. "
             f"See {simulator.url}/jobs/{first}"
         )
         assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{first}"
@@ -153,7 +153,8 @@ class TestBackfillThatFails:
             simulator.fail("status", status=403, route=route, times=None)
         run = drive(backfill)
         assert isinstance(run.error, PlanasonixJobFailedError)
-        assert str(run.error).startswith(f"Backfill {the_one(simulator).id} failed: jobs_failed: 1 of 3 jobs failed.")
+        one = the_one(simulator)
+        assert str(run.error).startswith(f"Backfill failed: jobs_failed: 1 of 3 jobs failed (backfill {one.id}). See")
         assert any("cannot be found out" in line for line in run.log.lines)
 
     def test_fails_if_a_person_cancels_a_job(self, simulator: Simulator, deferrable: bool) -> None:

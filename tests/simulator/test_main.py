@@ -45,10 +45,20 @@ def test_prints_instructions_and_exits_cleanly(process):
     assert json.loads(value)["password"] == "it's"
     assert {"conn_demo_01 to conn_demo_50", "conn_a", "conn_b"} <= {line.strip() for line in welcome.splitlines()}
 
-    _, _, order, address = shlex.split(next(line for line in welcome.splitlines() if "curl" in line))
-    with urllib.request.urlopen(address, order.encode(), timeout=60) as answer:
-        assert json.load(answer)["data"]["faults"][0]["route"] == "get_job"
-    assert address.startswith(url)
+    responses = []
+    for command in (line for line in welcome.splitlines() if "curl" in line):
+        _, _, body, address = shlex.split(command)
+        assert address.startswith(url)
+        with urllib.request.urlopen(address, body.encode(), timeout=60) as answer:
+            responses.append(json.load(answer)["data"])
+    sync, poll = responses
+    assert sync["plan"]["outcome"] == "failed"
+    assert poll["faults"][0]["route"] == "get_job"
+    start = urllib.request.Request(f"{url}/api/v1/connections/{sync['connection_id']}/sync", b"{}")
+    start.add_header("Authorization", "Bearer it's")
+    urllib.request.urlopen(start, timeout=60).close()
+    with urllib.request.urlopen(f"{url}/_simulator/state", timeout=60) as answer:
+        assert [job["status"] for job in json.load(answer)["data"]["jobs"]] == ["failed"]
 
     process.terminate()
     rest, invalid_fields = process.communicate(timeout=60)

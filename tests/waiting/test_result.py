@@ -104,7 +104,7 @@ class TestOfAJob:
 
     @pytest.mark.parametrize(
         ("status", "words"),
-        [("succeeded", None), ("failed", "Job job_0 failed: code_0: No route."), ("cancelled", "was cancelled")],
+        [("succeeded", None), ("failed", "Job failed: code_0: No route (job job_0)."), ("cancelled", "was cancelled")],
     )
     def test_whose_end_a_list_has_shown_is_fetched_whole(self, status: str, words: str | None) -> None:
         there = api(status, results={"job_0": loaded("job_0", 3)})
@@ -173,8 +173,8 @@ class TestOfABackfill:
         assert isinstance(account.error, PlanasonixJobFailedError)
         assert account.error.code == "code_1"
         assert str(account.error) == (
-            "Backfill bf_1 failed: Planasonix gave no reason. What failed of it: job job_1: code_1: No route; "
-            "job job_3: code_3: No route. See https://x/job_1"
+            "Backfill failed: Planasonix gave no reason (backfill bf_1). Failed jobs: job_1: code_1: No route; "
+            "job_3: code_3: No route. See https://x/job_1"
         )
         assert not [asked for asked in there.requests if asked.startswith("results")]
 
@@ -208,21 +208,21 @@ class TestAnExplanation:
         there = api("succeeded", "failed", status="failed", get_error=fail_always("list", FORBIDDEN))
         account = Task(there).explain(there.backfills[0])
         assert account.url == "https://x/job_1"
-        assert "job job_1: code_1: No route" in str(account.error)
+        assert "Failed jobs: job_1: code_1: No route." in str(account.error)
 
     def test_is_short_where_nothing_can_be_found_out(self) -> None:
         there = api("succeeded", "failed", status="failed", get_error=lambda _: FORBIDDEN)
         task = Task(there)
         account = task.explain(there.backfills[0])
         assert account.url == "https://x/job_0"
-        assert str(account.error) == "Backfill bf_1 failed: Planasonix gave no reason. See https://x/job_0"
+        assert str(account.error) == "Backfill failed: Planasonix gave no reason (backfill bf_1). See https://x/job_0"
         assert task.lines == ["! Which jobs of backfill bf_1 failed cannot be found out: 403"]
 
     def test_has_no_page_where_there_was_no_job(self) -> None:
         backfill = Backfill.model_validate({"id": "bf_1", "status": "failed", "error": {"code": "no_source"}})
         account = Task(MemoryApi()).explain(backfill)
         assert account.url is None
-        assert str(account.error) == "Backfill bf_1 failed: no_source."
+        assert str(account.error) == "Backfill failed: no_source (backfill bf_1)."
 
     def test_admits_an_end_that_is_none(self) -> None:
         there = api("succeeded", status="paused")
