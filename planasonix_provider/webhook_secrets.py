@@ -195,7 +195,7 @@ def delete_if_exists(hook: PlanasonixHook | Client, webhook_id: str) -> None:
     :param webhook_id: the webhook.
     :raises PlanasonixError: if it could not be deleted.
     """
-    # 404: deleted by somebody else, or by a first request whose response was lost.
+    # 404: already deleted, perhaps by a first request whose response was lost.
     with suppress(PlanasonixNotFoundError):
         hook.delete_webhook(webhook_id)
 

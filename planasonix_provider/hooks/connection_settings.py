@@ -120,7 +120,7 @@ class _PlanasonixFields(ConnectionFields):
             self.error(
                 "host",
                 given,
-                "an https:// address: plain http sends the API key unencrypted. If that is meant, put "
+                "an https:// address: plain http sends the API key unencrypted. If you accept that, put "
                 '"allow_http": true into the extra',
             )
         # The paths of the routes start with the prefix; the API reference shows URLs that contain it.

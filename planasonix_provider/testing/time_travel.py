@@ -136,7 +136,7 @@ def travel_time(began: datetime | None = None) -> Iterator[TravelledClock]:
 
 
 def _run_in_travelled_loop(run: Callable[..., AsyncIterator[R]]) -> Callable[..., AsyncIterator[R]]:
-    """Run a trigger in a travelled event loop, because Airflow's own loop follows real time."""
+    """Run a trigger in an event loop with moved time, because Airflow's own loop follows real time."""
 
     @wraps(run)
     async def travelled(trigger: Any) -> AsyncIterator[R]:

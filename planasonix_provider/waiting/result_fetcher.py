@@ -74,7 +74,7 @@ class ResultFetcher:
             if not work.is_over:
                 # It was over before: a replica of the API lags behind, perhaps with its jobs, too.
                 raise PlanasonixConflictError(
-                    f"What Planasonix says of {name} is not complete yet: that it is {work.status}."
+                    f"The details of {name} are not complete yet: they say that it is {work.status}."
                 )
             return work
 

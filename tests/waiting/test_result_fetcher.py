@@ -65,7 +65,10 @@ def test_are_fetched_again_while_they_are_early(travel: TravelledClock, early: A
 
 @pytest.mark.parametrize(
     ("early", "message"),
-    [(EARLY_RESULTS, "they say that it is running"), (EARLY_BACKFILL, "is not complete yet: that it is running")],
+    [
+        (EARLY_RESULTS, "they say that it is running"),
+        (EARLY_BACKFILL, "are not complete yet: they say that it is running"),
+    ],
     ids=["results", "backfill"],
 )
 def test_that_never_come_are_an_error_and_no_half_report(travel: TravelledClock, early: Any, message: str) -> None:

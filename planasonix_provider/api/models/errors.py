@@ -35,7 +35,7 @@ class ErrorDetail(Resource):
 
 
 class ErrorBody(Resource):
-    """The error of a response. Lenient, because a person has to read whatever there is."""
+    """The error of a response. Lenient, because a person has to read it."""
 
     code: Text = None
     message: Text = None
