@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
         if path.is_file() and path.suffix != ".pyc"
     }
     assert packed == tracked
-    assert "planasonix_provider/py.typed" in packed
+    assert {"planasonix_provider/py.typed", "planasonix_provider/plugins/static/planasonix.js"} <= packed
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 

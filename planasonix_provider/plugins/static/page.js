@@ -1,0 +1,72 @@
+// The page Browse > Planasonix: a title, the links to its views, and the view that the URL names.
+
+import { Charts } from "./charts.js";
+import { Component, h, Link, useSearchParams } from "./elements.js";
+import { Orphans } from "./orphans.js";
+import { Overview } from "./overview.js";
+import { Waits } from "./waits.js";
+import { Notice } from "./widgets.js";
+import { WorkView } from "./work.js";
+
+const VIEWS = {
+  overview: { title: "Overview", render: () => h(Overview) },
+  jobs: { title: "Jobs", render: () => h(WorkView, { key: "job", kind: "job" }) },
+  backfills: { title: "Backfills", render: () => h(WorkView, { key: "backfill", kind: "backfill" }) },
+  waits: { title: "Waiting tasks", render: () => h(Waits) },
+  orphans: { title: "Orphans", render: () => h(Orphans) },
+  charts: { title: "Charts", render: () => h(Charts) },
+};
+
+export function Page() {
+  const [query] = useSearchParams();
+  const name = Object.hasOwn(VIEWS, query.get("view") ?? "") ? query.get("view") : "overview";
+  return h(
+    "div",
+    { className: "planasonix page" },
+    h(
+      "header",
+      null,
+      h("h1", null, "Planasonix"),
+      h(
+        "nav",
+        { className: "views", "aria-label": "Views" },
+        Object.entries(VIEWS).map(([each, { title }]) =>
+          h(
+            Link,
+            { key: each, to: { search: searchOf(each, query) }, "aria-current": each === name ? "page" : undefined },
+            title,
+          ),
+        ),
+      ),
+    ),
+    h(Boundary, { key: name }, VIEWS[name].render()),
+  );
+}
+
+/** Jobs and backfills share the Airflow connection and the connection, but not their states. */
+function searchOf(view, query) {
+  const search = new URLSearchParams({ view });
+  if (view === "jobs" || view === "backfills") {
+    for (const name of ["conn_id", "since", "connection_id"]) if (query.get(name)) search.set(name, query.get(name));
+  }
+  return `?${search}`;
+}
+
+/** An error in a view must not take Airflow's page away. */
+export class Boundary extends Component {
+  state = { error: null };
+
+  static getDerivedStateFromError(error) {
+    return { error };
+  }
+
+  render() {
+    if (!this.state.error) return this.props.children;
+    if (this.props.isSilent) return null;
+    return h(
+      Notice,
+      { title: "This view cannot be shown." },
+      `${this.state.error.message} Reload the page. If it happens again, report it.`,
+    );
+  }
+}

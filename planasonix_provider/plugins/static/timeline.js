@@ -1,0 +1,180 @@
+// The jobs of a backfill on a time line: of the window that it loads or, if the API does not say what each job loads, of
+// the time in which the jobs ran.
+
+import { usePolling } from "./api.js";
+import { now } from "./clock.js";
+import { h, useId } from "./elements.js";
+import { capitalize, count, formatDate, formatTime } from "./format.js";
+import { fillOf, Patterns, Swatch } from "./patterns.js";
+import { Duration, Empty, ExternalLink, Id, Progress, ReadError, Rows, Status, Table } from "./widgets.js";
+
+const BAR = 22;
+const GAP = 6;
+const TICKS = 4;
+const MAX_OPEN_JOBS = 24;
+
+const COLUMNS = [
+  { label: "Job" },
+  { label: "Loads", isWide: true },
+  { label: "State" },
+  { label: "Rows loaded", isNumber: true },
+  { label: "Duration", isNumber: true },
+  { label: "Actions", isUnlabelled: true, isNumber: true },
+];
+
+export function BackfillDetail({ connId, backfill }) {
+  const view = usePolling(`backfills/${encodeURIComponent(connId)}/${encodeURIComponent(backfill.id)}`);
+  const { data } = view;
+  return h(
+    "div",
+    { className: "backfill" },
+    view.error && h(ReadError, { view }),
+    data && data.jobs.length === 0 && h(Empty, null, "This backfill has no jobs yet."),
+    data && data.jobs.length > 0 && h(Timeline, { backfill: data.item, jobs: data.jobs }),
+    data && data.jobs.length > 0 && h(JobList, { backfill, jobs: data.jobs }),
+  );
+}
+
+function JobList({ backfill, jobs }) {
+  return h(
+    "details",
+    { open: jobs.length <= MAX_OPEN_JOBS },
+    h("summary", null, count(jobs.length, "job")),
+    h(JobTable, { backfill, jobs }),
+  );
+}
+
+function JobTable({ backfill, jobs }) {
+  const rows = jobs.map((job) => ({
+    key: job.id,
+    cells: [
+      h(Id, { value: job.id }),
+      job.window ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}` : "–",
+      h(
+        "span",
+        { className: "line" },
+        h(Status, { value: job.status }),
+        !job.is_over && h(Progress, { percent: job.progress_percent, label: `Progress of job ${job.id}` }),
+      ),
+      h(Rows, { value: job.rows_loaded }),
+      h(Duration, { work: job }),
+      job.url && h(ExternalLink, { href: job.url, label: `Open in Planasonix: job ${job.id}` }, "Open in Planasonix"),
+    ],
+  }));
+  return h(Table, { caption: `Jobs of backfill ${backfill.id}`, columns: COLUMNS, rows });
+}
+
+/** Return the bars with their start and end in milliseconds, and the period that they share. */
+function layOut(backfill, jobs) {
+  if (backfill.window && jobs.every((job) => job.window)) {
+    const bars = jobs.map((job) => ({
+      job,
+      start: Date.parse(job.window.start_at),
+      end: Date.parse(job.window.end_at),
+    }));
+    return {
+      bars,
+      start: Date.parse(backfill.window.start_at),
+      end: Date.parse(backfill.window.end_at),
+      isWindow: true,
+    };
+  }
+  const bars = jobs
+    .filter((job) => job.started_at)
+    .map((job) => ({
+      job,
+      start: Date.parse(job.started_at),
+      end: job.finished_at ? Date.parse(job.finished_at) : now(),
+    }));
+  const start = Math.min(...bars.map((bar) => bar.start));
+  return { bars, start, end: Math.max(...bars.map((bar) => bar.end), start + 1000), isWindow: false };
+}
+
+/** Give each bar the first lane in which it overlaps no other. */
+function assignLanes(bars) {
+  const ends = [];
+  for (const bar of [...bars].sort((a, b) => a.start - b.start)) {
+    let lane = ends.findIndex((end) => end <= bar.start);
+    if (lane === -1) lane = ends.length;
+    ends[lane] = bar.end;
+    bar.lane = lane;
+  }
+  return ends.length;
+}
+
+function Timeline({ backfill, jobs }) {
+  const titleId = useId();
+  const prefix = useId().replace(/\W/g, "");
+  const { bars, start, end, isWindow } = layOut(backfill, jobs);
+  if (bars.length === 0) return null;
+  const height = assignLanes(bars) * (BAR + GAP) - GAP;
+  const percent = (time) => ((time - start) / (end - start)) * 100;
+  const title = isWindow ? "Jobs by the part of the window that they load" : "Jobs by the time in which they ran";
+  return h(
+    "figure",
+    { className: "timeline" },
+    h("figcaption", { id: titleId, className: "quiet small" }, title),
+    h(
+      "svg",
+      { width: "100%", height, role: "img", "aria-labelledby": titleId },
+      h(Patterns, { prefix }),
+      bars.map((bar) =>
+        h(Bar, { key: bar.job.id, bar, x: percent(bar.start), width: percent(bar.end) - percent(bar.start), prefix }),
+      ),
+    ),
+    h(Axis, { start, end, isWindow }),
+    h(
+      "p",
+      { className: "legend small" },
+      [...new Set(bars.map((bar) => bar.job.status))].map((state) =>
+        h("span", { key: state }, h(Swatch, { state, prefix }), capitalize(state)),
+      ),
+    ),
+  );
+}
+
+function Axis({ start, end, isWindow }) {
+  const ticks = Array.from({ length: TICKS + 1 }, (_, index) =>
+    new Date(start + (index / TICKS) * (end - start)).toISOString(),
+  );
+  return h(
+    "div",
+    { className: "ticks small", "aria-hidden": true },
+    ticks.map((tick) => h("span", { key: tick }, isWindow ? tick.slice(0, 10) : tick.slice(11, 19))),
+  );
+}
+
+/** A job fills its bar as far as it has come. */
+function Bar({ bar, x, width, prefix }) {
+  const { job, lane } = bar;
+  const y = lane * (BAR + GAP) + 0.5;
+  const fraction = job.is_over ? 1 : (job.progress_percent ?? 0) / 100;
+  const period = job.window
+    ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}`
+    : formatTime(job.started_at);
+  // A gap separates neighbours, and a short job keeps a visible width.
+  const visible = `(max(${width}%, 4px) - 2px)`;
+  return h(
+    "g",
+    null,
+    h("title", null, `${job.id}: ${job.status}, ${period}`),
+    h("rect", { className: "track", x: `${x}%`, y, height: BAR - 1, rx: 3, style: { width: `calc${visible}` } }),
+    h("rect", {
+      fill: fillOf(job.status, prefix),
+      x: `${x}%`,
+      y,
+      height: BAR - 1,
+      rx: 3,
+      style: { width: `calc(${visible} * ${fraction})` },
+    }),
+    h("rect", {
+      className: "frame",
+      fill: "none",
+      x: `${x}%`,
+      y,
+      height: BAR - 1,
+      rx: 3,
+      style: { width: `calc${visible}` },
+    }),
+  );
+}
