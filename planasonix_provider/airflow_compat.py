@@ -6,8 +6,12 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,14 @@ def variable_class() -> Any:
     else:
         from airflow.models.variable import Variable
     return Variable
+
+
+def database_session() -> AbstractContextManager[Session]:
+    """Return a session of Airflow's database that is independent of the thread's own; it commits at the end."""
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+    from airflow.utils.session import create_session
+
+    return create_session(scoped=False) if AIRFLOW_V_3_0_PLUS else create_session()
 
 
 def find_overriding_backend(find: Callable[[Any], Any]) -> str | None:

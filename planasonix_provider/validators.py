@@ -22,6 +22,8 @@ MAX_SECONDS = 10 * 365 * 86_400
 #: With shorter intervals, a few tasks use up the rate limit of the whole API key.
 MIN_POLL_SECONDS = 0.5
 
+_AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
 #: The first and the last valid year, far enough from the limits of ``datetime`` that arithmetic cannot overflow.
 YEARS = (1000, 9000)
 
@@ -170,6 +172,16 @@ def utc(name: str, value: Any) -> datetime:
         raise invalid_parameter(
             name, value, f"a time: a datetime, or ISO 8601 text as 2025-01-01T00:00:00Z{hint}"
         ) from None
+
+
+def utc_or_age(name: str, value: str, now: datetime) -> datetime:
+    """Return a time in UTC: from an ISO 8601 text, or from an age such as ``24h``, counted back from ``now``."""
+    age = re.fullmatch(r"(\d{1,5})([mhdw])", value.strip(), re.ASCII)
+    try:
+        return utc(name, now - int(age[1]) * _AGE_UNITS[age[2]] if age else value)
+    except ValueError:
+        allowed = "a time such as 2025-01-01T00:00:00Z, or an age such as 30m, 24h, 7d or 2w"
+        raise invalid_parameter(name, value, allowed) from None
 
 
 def window(start_at: Any, end_at: Any, names: tuple[str, str] = ("start_at", "end_at")) -> tuple[datetime, datetime]:

@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
 
@@ -70,6 +71,12 @@ class RateLimiter:
     def retry_after_remaining(self) -> float:
         """Return the seconds that are left of the last ``Retry-After``."""
         return max(0.0, self._blocked_until - self._clock())
+
+    def current(self) -> RateLimit | None:
+        """Return what is left of the limit; ``None`` if it is unknown, or if its window is over."""
+        with self._lock:
+            seconds = self._reset_at - self._clock()
+            return replace(self._limit, seconds=seconds) if self._limit and seconds > 0 else None
 
     def delay(self) -> float:
         """Return the seconds that a request which can wait should wait; 0 while much of the limit is left."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from pydantic import SecretStr
 from planasonix_provider import validators
 from planasonix_provider.clock import utcnow
 from planasonix_provider.validators import Check, invalid_parameter
-
-_AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 class UsageError(Exception):
@@ -91,13 +88,7 @@ def parse_time(name: str, given: str | None) -> datetime | None:
     """Parse an ISO 8601 time, or an age such as ``24h``. The result is in UTC."""
     if given is None:
         return None
-    age = re.fullmatch(r"(\d{1,5})([mhdw])", given.strip(), re.ASCII)
-    moment = utcnow() - int(age[1]) * _AGE_UNITS[age[2]] if age else given
-    try:
-        return validators.utc(name, moment)
-    except ValueError:
-        allowed = "a time such as 2025-01-01T00:00:00Z, or an age such as 30m, 24h, 7d or 2w"
-        raise invalid_parameter(name, given, allowed) from None
+    return validators.utc_or_age(name, given, utcnow())
 
 
 @usage_errors()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from planasonix_provider.airflow_compat import supervisor_channel
+from planasonix_provider.airflow_compat import database_session, supervisor_channel
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixTransportError
 
 
@@ -41,6 +42,40 @@ def lookup_errors(conn_id: str) -> Iterator[None]:
             "stays, look at the health of Airflow's API server, database or secrets backend.",
             sent=False,
         ) from fault
+
+
+def list_conn_ids(conn_type: str) -> frozenset[str]:
+    """Return the connections of a type in Airflow's database and the environment.
+
+    This is one query, which reads and decrypts no secret. Secrets backends cannot list their connections.
+    """
+    from airflow.models.connection import Connection
+    from sqlalchemy import select
+
+    query = select(Connection.conn_id).where(Connection.conn_type == conn_type)
+    with database_session() as session:
+        conn_ids = frozenset(session.scalars(query))
+    return conn_ids | _list_environment_conn_ids(conn_type)
+
+
+def _list_environment_conn_ids(conn_type: str) -> frozenset[str]:
+    prefix = "AIRFLOW_CONN_"
+    return frozenset(
+        variable.removeprefix(prefix).lower()
+        for variable, value in os.environ.items()
+        if variable.startswith(prefix) and _conn_type_of(value) == conn_type
+    )
+
+
+def _conn_type_of(value: str) -> str:
+    """Return the type of a connection in JSON or as a URI. In a URI, it has "-" instead of "_"."""
+    text = value.strip()
+    if not text.startswith("{"):
+        return text.partition(":")[0].lower().replace("-", "_")
+    try:
+        return str(json.loads(text).get("conn_type")).replace("-", "_")
+    except ValueError:
+        return ""
 
 
 def missing_connection_hint() -> str:

@@ -15,14 +15,14 @@ from planasonix_provider import clock
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient, Client
 from planasonix_provider.api.client_config import ClientConfig
-from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixResponseError
+from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError
 from planasonix_provider.api.operations import Operations
-from planasonix_provider.api.request import PREFIX
 from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.get_provider_info import CONN_FIELDS, CONNECTION_TYPE, HOOK_NAME, UI_FIELD_BEHAVIOUR
-from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour, without_conn_id
+from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour
 from planasonix_provider.hooks.connection_lookup import lookup_errors, must_block
 from planasonix_provider.hooks.connection_settings import ConnectionSettings, parse_connection
+from planasonix_provider.hooks.connection_test import failure_message, success_message
 from planasonix_provider.hooks.shield import shielded
 from planasonix_provider.hooks.waits import HookWait
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
@@ -258,18 +258,10 @@ class PlanasonixHook(BaseHook, Operations):
         try:
             with self:
                 self.send(routes.list_jobs(limit=1), NO_RETRY)
-                message = f"Connected to {self.settings.client_config.base_url}. The API key may read jobs."
-                if warning := self.settings.unknown_keys_warning:
-                    message += f" {without_conn_id(warning, self.planasonix_conn_id)}"
-                return True, message
+                return True, success_message(self.settings, self.planasonix_conn_id)
         except PlanasonixError as error:
-            if isinstance(error, PlanasonixResponseError) and error.status == 404:
-                return False, (
-                    f"{self.settings.client_config.base_url} answers, but has no Orchestration API at {PREFIX}: the "
-                    "host of the Airflow connection, or a path in it, is wrong. Put the API's address there "
-                    "(https://api.planasonix.com or your tenant's own), not the web app's, and without /api/v1."
-                )
-            return False, without_conn_id(error.message, self.planasonix_conn_id)
+            # Without the settings, the error is about them.
+            return False, failure_message(error, self.__dict__.get("settings"), self.planasonix_conn_id)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

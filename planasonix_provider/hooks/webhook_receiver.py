@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from planasonix_provider.get_provider_info import (
 )
 from planasonix_provider.hooks.connection_fields import ConnectionFields
 from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour, without_conn_id
+from planasonix_provider.hooks.connection_lookup import list_conn_ids
 from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, describe_hidden, mask, secret_store
 
 if TYPE_CHECKING:
@@ -210,34 +210,7 @@ def list_receiver_names() -> ReceiverNames:
 
     :return: their names, and whether a secrets backend may contain more.
     """
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    query = select(Connection.conn_id).where(Connection.conn_type == RECEIVER_CONNECTION_TYPE)
-    with create_session(scoped=False) as session:
-        conn_ids = frozenset(session.scalars(query))
-    return ReceiverNames(conn_ids | _list_environment_names(), bool(airflow_compat.custom_secrets_backends()))
-
-
-def _list_environment_names() -> frozenset[str]:
-    prefix = "AIRFLOW_CONN_"
-    return frozenset(
-        variable.removeprefix(prefix).lower()
-        for variable, value in os.environ.items()
-        if variable.startswith(prefix) and _conn_type_of(value) == RECEIVER_CONNECTION_TYPE
-    )
-
-
-def _conn_type_of(value: str) -> str:
-    """Return the type of a connection in JSON or as a URI. In a URI, it has "-" instead of "_"."""
-    text = value.strip()
-    if not text.startswith("{"):
-        return text.partition(":")[0].lower().replace("-", "_")
-    try:
-        return str(json.loads(text).get("conn_type")).replace("-", "_")
-    except ValueError:
-        return ""
+    return ReceiverNames(list_conn_ids(RECEIVER_CONNECTION_TYPE), bool(airflow_compat.custom_secrets_backends()))
 
 
 def _find_connection(conn_id: str, backends: Sequence[Any]) -> Connection | None:

@@ -22,6 +22,7 @@ from planasonix_provider.api.errors import (
     PlanasonixPermissionError,
     PlanasonixTransportError,
 )
+from planasonix_provider.api.headers import RateLimit
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, RetryPolicy
 from planasonix_provider.clock import loop_time
@@ -157,6 +158,11 @@ class SharedClient:
     def retry_after_remaining(self) -> float:
         """The seconds until the ``Retry-After`` of this key is over."""
         return self._clients[-1].rate_limiter.retry_after_remaining() if self._clients else 0.0
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What is left of this key's rate limit, if that is known."""
+        return self._clients[-1].rate_limiter.current() if self._clients else None
 
     @property
     def skew(self) -> timedelta | None:

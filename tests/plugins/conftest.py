@@ -25,7 +25,7 @@ Deliver = Callable[..., Any]
 collect_ignore = (
     []
     if AIRFLOW_V_3_0_PLUS
-    else ["test_receiver.py", "test_delivery_store.py", "test_receiver_cache.py", "test_flood.py"]
+    else ["test_receiver.py", "test_delivery_store.py", "test_receiver_cache.py", "test_flood.py", "test_page.py"]
 )
 
 
