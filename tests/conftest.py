@@ -46,6 +46,7 @@ from planasonix_provider.waiting import outages  # noqa: E402
 from tests.support.hanging_responses import Hanging  # noqa: E402
 
 if TYPE_CHECKING:
+    from tests.support.statsd import StatsdServer
     from tests.support.time_travel import TravelledClock
 
 #: Looks like a key, so that a search for it in everything that a test leaves behind means something.
@@ -97,6 +98,19 @@ def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
 
     with travelling(monkeypatch) as travel:
         yield travel
+
+
+@pytest.fixture
+def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[StatsdServer]:
+    """Airflow sends its metrics to this server."""
+    from tests.support.statsd import StatsdServer, forgetting_stats, statsd_settings
+
+    server = StatsdServer()
+    for name, value in statsd_settings(server).items():
+        monkeypatch.setenv(name, value)
+    with forgetting_stats():
+        yield server
+    server.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, TypeVar
 
@@ -65,7 +65,10 @@ class Client(Operations):
         :raises PlanasonixError: if the request failed.
         """
         policy = policy or self.policy
-        retrying = Retrying(**policy.tenacity_options(request.idempotency), sleep=self._sleep)
+        retrying = Retrying(
+            **policy.tenacity_options(request.idempotency, partial(self.config.observer.on_retry, request)),
+            sleep=self._sleep,
+        )
         content: T = retrying(self._try, request, policy)
         return content
 
@@ -88,8 +91,9 @@ class Client(Operations):
         return self._send_once(request)
 
     def _send_once(self, request: Request[T]) -> T:
-        with translate_errors(self.config, request):
+        with translate_errors(self.config, request), _Observation(self, request) as observation:
             with self._http.stream(**_arguments(request), extensions={"trace": self._timeout.trace}) as response:
+                observation.status = response.status_code
                 bounded = _bounded_response(self, request, response)
                 for chunk in response.iter_raw():
                     bounded.feed(chunk)
@@ -138,7 +142,10 @@ class AsyncClient(Operations):
         :raises PlanasonixError: if the request failed.
         """
         policy = policy or self.policy
-        retrying = AsyncRetrying(**policy.tenacity_options(request.idempotency), sleep=self._sleep)
+        retrying = AsyncRetrying(
+            **policy.tenacity_options(request.idempotency, partial(self.config.observer.on_retry, request)),
+            sleep=self._sleep,
+        )
         return await retrying(self._try, request, policy)
 
     async def wait_for_rate_limit(self, request: Request[Any], max_seconds: float = math.inf) -> None:
@@ -163,11 +170,12 @@ class AsyncClient(Operations):
                 return await self._send_once(request)
 
     async def _send_once(self, request: Request[T]) -> T:
-        with translate_errors(self.config, request):
+        with translate_errors(self.config, request), _Observation(self, request) as observation:
             async with (
                 asyncio.timeout(self.config.total_timeout),
                 self._http.stream(**_arguments(request)) as response,
             ):
+                observation.status = response.status_code
                 bounded = _bounded_response(self, request, response)
                 async for chunk in response.aiter_raw():
                     bounded.feed(chunk)
@@ -182,6 +190,23 @@ class AsyncClient(Operations):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class _Observation:
+    """Reports one try of a request to the observer, however it ends."""
+
+    def __init__(self, client: Client | AsyncClient, request: Request[Any]) -> None:
+        self._client = client
+        self._request = request
+        self.status: int | None = None
+
+    def __enter__(self) -> Self:
+        self._began = clock.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds = clock.monotonic() - self._began
+        self._client.config.observer.on_sent(self._request, self.status, seconds, self._client.rate_limiter)
 
 
 def _options(config: ClientConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NoReturn, Self
 
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from planasonix_provider import __version__
 from planasonix_provider.api.errors import THE_CONNECTION
+from planasonix_provider.api.observer import NoObserver, RequestObserver
 
 DEFAULT_BASE_URL = "https://api.planasonix.com"
 #: Seconds.
@@ -38,6 +39,7 @@ class ClientConfig:
     :param verify: whether to check the server's certificate, or the path of the CA bundle to check it with.
     :param user_agent: the ``User-Agent`` header; default: the versions of this package and of Python.
     :param conn_id: the id of the Airflow connection, for messages; ``None`` if there is none.
+    :param observer: receives each request that is sent, for metrics; default: none.
     :raises ValueError: if the key cannot be sent as a header; the message does not show it.
     """
 
@@ -50,6 +52,7 @@ class ClientConfig:
     verify: bool | str = True
     user_agent: str = f"airflow-provider-planasonix/{__version__} Python/{sys.version.split()[0]}"
     conn_id: str | None = None
+    observer: RequestObserver = field(default_factory=NoObserver, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         key = self.api_key.get_secret_value()
@@ -91,8 +94,11 @@ class ClientConfig:
         return self.connect_timeout + 4 * self.read_timeout if self.try_timeout is None else self.try_timeout
 
     def with_short_timeouts(self) -> ClientConfig:
-        """Return a copy for a process that has seconds left: 1 s to connect, 1.5 s to read, 2.5 s in total."""
-        return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5)
+        """Return a copy for a signal handler that has seconds left: 1 s to connect, 1.5 s to read, 2.5 s in total.
+
+        It has no observer: the signal may have interrupted the code that sends metrics, with its locks held.
+        """
+        return replace(self, connect_timeout=1.0, read_timeout=1.5, try_timeout=2.5, observer=NoObserver())
 
     @property
     def connection(self) -> str:

@@ -44,6 +44,7 @@ class Request(Generic[T]):
     :param max_items: for a list, how many items the caller wants; ``None`` is all.
     :param excluded_fields: known fields of the response that are dropped, together with all unknown fields; ``None``
         keeps all fields.
+    :param route: the name of the route's function, for metrics.
     :raises ValueError: if one of ``ids`` is not a valid id.
     """
 
@@ -59,6 +60,7 @@ class Request(Generic[T]):
     max_items: int | None = None
     # Not in the repr, because the request that is sent is the same.
     excluded_fields: frozenset[str] | None = field(default=None, repr=False)
+    route: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in self.ids.items():

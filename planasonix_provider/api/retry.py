@@ -126,8 +126,13 @@ class RetryPolicy:
         left = math.inf if self.until is None else self.until - self.clock()
         return left if left > 0 else math.inf
 
-    def tenacity_options(self, idempotency: Idempotency) -> dict[str, Any]:
-        """Return the keyword arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
+    def tenacity_options(
+        self, idempotency: Idempotency, on_retry: Callable[[], object] = lambda: None
+    ) -> dict[str, Any]:
+        """Return the keyword arguments for tenacity's ``Retrying`` and ``AsyncRetrying``.
+
+        :param on_retry: called before each retry.
+        """
         give_up = min(self.clock() + self.max_seconds, math.inf if self.until is None else self.until)
         throttle = self.throttle or LogThrottle()
 
@@ -150,6 +155,7 @@ class RetryPolicy:
             # An outage of an hour means hundreds of tries.
             level = logging.INFO if throttle.is_due(self.clock()) else logging.DEBUG
             log.log(level, "%s Trying again in %.1f s.", _error(state), state.upcoming_sleep)
+            on_retry()
 
         return {
             "retry": retry_if_exception(RETRYABLE_ERRORS[idempotency]),

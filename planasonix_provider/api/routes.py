@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, SecretStr
@@ -63,12 +65,18 @@ def route(*, scope: str | None) -> Callable[[RouteT], RouteT]:
     """Register a function as a route.
 
     :param scope: the scope that an API key needs for it; ``None`` if any key will do.
-    :return: the decorator, which returns the function unchanged.
+    :return: the decorator; the requests of the decorated function have its name.
     """
 
     def register(function: RouteT) -> RouteT:
-        SCOPE_BY_ROUTE[function.__name__] = scope
-        return function
+        name = function.__name__
+        SCOPE_BY_ROUTE[name] = scope
+
+        @wraps(function)
+        def named(*args: Any, **kwargs: Any) -> Request[Any]:
+            return replace(function(*args, **kwargs), route=name)
+
+        return cast("RouteT", named)
 
     return register
 

@@ -77,7 +77,7 @@ class ApiSession:
         return self.deadline is not None and utcnow() >= self.deadline
 
     @property
-    def _clock_skew(self) -> timedelta | None:
+    def clock_skew(self) -> timedelta | None:
         """By how much the server's clock is ahead; ``None`` before its first response."""
         config = self.hook.settings.client_config
         return rate_limiter_for(config.base_url, config.api_key).skew
@@ -85,7 +85,7 @@ class ApiSession:
     @property
     def has_no_contact(self) -> bool:
         """Whether the host has never answered."""
-        return self._clock_skew is None and not self.has_had_contact
+        return self.clock_skew is None and not self.has_had_contact
 
     @property
     def first_policy(self) -> RetryPolicy:
@@ -99,7 +99,7 @@ class ApiSession:
 
     def server_time(self) -> datetime:
         """Return the time by the server's clock, as far as that is known."""
-        return utcnow() + (self._clock_skew or timedelta())
+        return utcnow() + (self.clock_skew or timedelta())
 
     def read(self, request: Request[Any], contact: Contact = Contact.API) -> Any:
         """Send a read request until it succeeds; ``contact`` is the best response so far."""

@@ -78,6 +78,8 @@ class OnKillHandler:
         self._is_finished = False
         #: Whether this process has cancelled the work, or has tried to.
         self.has_cancelled = False
+        #: The response to that.
+        self.cancelled_work: Work | None = None
         self._messages: list[str] = []
         self._cause = "The task was killed."
 
@@ -223,6 +225,7 @@ class OnKillHandler:
             return
         name = capitalize(target_of(work).name)
         self.target = self._criteria = None
+        self.cancelled_work = work
         if isinstance(work, Backfill) and not work.is_over:
             self._add_kill_message(
                 f"{name} may go on: its jobs so far were asked to cancel. {self._manual_cancel_hint(target_of(work))}"

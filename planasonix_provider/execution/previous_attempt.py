@@ -21,6 +21,7 @@ from planasonix_provider.waiting.lost_start_search import MatchCriteria, ambiguo
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.report import error_of_work
 from planasonix_provider.waiting.targets import Work, target_of
+from planasonix_provider.waiting.work_metrics import WorkMetrics
 
 SUCCESS_STATES = ("succeeded", "completed")
 
@@ -34,6 +35,7 @@ class PreviousAttempt:
     session: ApiSession
     store: AttemptStore
     kill_handler: OnKillHandler
+    metrics: WorkMetrics
     #: Raises an error if ``on_cancelled`` says so.
     raise_if_cancelled_by_person: Callable[[PlanasonixError], None]
     #: Whether to send its request again: it got no response, and no matching work was found.
@@ -107,6 +109,7 @@ class PreviousAttempt:
             work = self.session.find(MatchCriteria.of(record))
             if work:
                 self.store.store_id(record.model_copy(update={"id": work.id}), self.session.log.warning)
+                self.metrics.count_start(work)
             return work
         try:
             return self.session.get_work(record.kind, record.id, Contact.WORK)
@@ -131,6 +134,7 @@ class PreviousAttempt:
     def _log_search(self) -> None:
         number, kind = self.record.try_number, self.record.kind
         self.session.log.info(f"Try {number} was about to start a {kind} when it ended; looking for that {kind}.")
+        self.metrics.count_search(kind)
 
     def _cancel(self, work: Work) -> Work:
         session, target = self.session, target_of(work)
@@ -157,4 +161,8 @@ class PreviousAttempt:
             error.set_message(f"{name} could not be cancelled and may still run: {error} To end it: {command}")
             raise
         poll = partial(cancellation.poll, send=session.poll)
-        return cancelled if cancelled.is_over else session.wait_until_over(cancelled, poll) or cancelled
+        over = cancelled if cancelled.is_over else session.wait_until_over(cancelled, poll) or cancelled
+        if work.status != "cancelling":
+            # Otherwise, the earlier try has counted it.
+            self.metrics.count_cancel(over)
+        return over

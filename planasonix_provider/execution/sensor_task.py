@@ -16,6 +16,7 @@ from planasonix_provider.api.errors import (
     add_details,
 )
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.rate_limiter import rate_limiter_for
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY, is_permanent
 from planasonix_provider.clock import sleep, utcnow
@@ -34,6 +35,7 @@ from planasonix_provider.waiting.shared_client import AsyncSend, run_requests
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget, Work
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
+from planasonix_provider.waiting.work_metrics import WorkMetrics
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -56,6 +58,7 @@ class SensorTask:
         self._log = task.log
         self._hook = PlanasonixHook(options.planasonix_conn_id)
         self._xcoms = XComWriter(context, self._log)
+        self._metrics = WorkMetrics(options.planasonix_conn_id, "sensor")
         self._delayed_since: datetime | None = None
         self._outages = outage_policy()
         # The attributes of an exception that ends the task.
@@ -161,6 +164,10 @@ class SensorTask:
             work = self._complete(event.work_or_error())
             job_id = first_job_of(work)
             self._xcoms.set_job_url(self._hook.job_url(job_id) if job_id else None)
+            self._metrics.count_end(work)
+            if event.sent_at and work.is_over:
+                config = self._hook.settings.client_config
+                self._metrics.record_delay(work, event.sent_at, rate_limiter_for(config.base_url, config.api_key).skew)
             if work.status not in self._options.allowed_states:
                 raise self._error_of(work)
             return report(work, self._hook.job_url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -42,6 +42,7 @@ from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority
 from planasonix_provider.waiting.targets import Snapshot, Work, WorkTarget, target_of
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
+from planasonix_provider.waiting.work_metrics import WorkMetrics
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -61,6 +62,7 @@ class StartTask:
         self._store = AttemptStore(context)
         self._kill_handler = OnKillHandler(options, context["ti"], self._log)
         self._outages = outage_policy()
+        self._metrics = WorkMetrics(options.planasonix_conn_id, "operator", options.connection_id)
         self._sleeper = InterruptibleSleep(self._kill_handler.raise_if_killed, self._kill_handler.stall_detector.beat)
 
     def run(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ class StartTask:
                 read_connection(session.hook, self._log.warning, self._sleeper.sleep)
             if event.is_out_of_time:
                 self._mark_given_up()
-            return self._get_job_result(session, event)
+            return self._get_job_result(session, event, noticed_at=event.sent_at)
 
     def on_kill(self) -> None:
         """Cancel the work; Airflow calls this in a signal handler."""
@@ -116,6 +118,8 @@ class StartTask:
                 )
         finally:
             self._kill_handler.finish()
+            if self._kill_handler.cancelled_work:
+                self._metrics.count_cancel(self._kill_handler.cancelled_work)
             if self._kill_handler.has_cancelled and self._options.on_cancelled == "fail":
                 # A retry then knows that the kill has cancelled the work, and not a person.
                 with suppress(Exception):
@@ -135,14 +139,15 @@ class StartTask:
             target = target_of(work)
             state = session.wait_state(target, is_own=self._kill_handler.is_own)
             event = state.on_snapshot(target.seen(work, utcnow()), utcnow())
-            if is_new or not work.is_over:
+            must_wait = is_new or not work.is_over
+            if must_wait:
                 wait = self._poll_once if self._options.deferrable else self._poll_until_complete
                 event = wait(session, state)
             self._kill_handler.raise_if_killed()
             if event is None:
                 options = {"owned": self._kill_handler.is_own, "cancel_on_kill": self._kill_handler.cancels_work}
                 defer(self._task, self._trigger(session, target, status=state.status, **options))
-            return self._get_job_result(session, event)
+            return self._get_job_result(session, event, noticed_at=utcnow() if must_wait else None)
 
     def _submit_or_reconnect(self, session: ApiSession) -> tuple[Work, bool]:
         """Return the work, and whether this try has started it."""
@@ -150,16 +155,31 @@ class StartTask:
         unanswered = None
         if record:
             previous = PreviousAttempt(
-                record, self._options, session, self._store, self._kill_handler, self._raise_if_cancelled_by_person
+                record,
+                self._options,
+                session,
+                self._store,
+                self._kill_handler,
+                self._metrics,
+                self._raise_if_cancelled_by_person,
             )
             self.summary.id = record.id if record.kind == self._options.kind else None
             if work := previous.reconnect(Attempt.of(self._context)):
+                self._metrics.count_reconnect(work)
                 return work, False
             self.summary.id = None
             unanswered = record if previous.is_resend_due else None
         conflicts = ConflictHandler(self._options, session, partial(self._defer_until_free, session))
         submission = Submission(
-            self._options, session, self._store, self._kill_handler, conflicts, self._submit, self._context, unanswered
+            self._options,
+            session,
+            self._store,
+            self._kill_handler,
+            self._metrics,
+            conflicts,
+            self._submit,
+            self._context,
+            unanswered,
         )
         work = submission.submit()
         self._kill_handler.is_own = submission.is_own
@@ -277,6 +297,7 @@ class StartTask:
         result: Work | PlanasonixError
         try:
             result = session.run_async(cancel_work, RequestPriority.URGENT)
+            self._metrics.count_cancel(result)
         except PlanasonixError as error:
             self._kill_handler.raise_if_killed()
             result = error
@@ -302,8 +323,11 @@ class StartTask:
         except Exception as error:
             self._log.warning("The record of the start could not be deleted: %r", error)
 
-    def _get_job_result(self, session: ApiSession, event: WaitEvent) -> dict[str, Any]:
-        """Return the task's result, or raise its error."""
+    def _get_job_result(self, session: ApiSession, event: WaitEvent, noticed_at: datetime | None) -> dict[str, Any]:
+        """Return the task's result, or raise its error.
+
+        :param noticed_at: when the end of the work was noticed; ``None`` if it had ended before this task waited.
+        """
         hook = session.hook
         self._kill_handler.target = None
         self._update_summary(session, event.id, event.work)
@@ -317,6 +341,7 @@ class StartTask:
 
         result = session.run_async(request_result, RequestPriority.NORMAL)
         self.summary.set_result(result)
+        self._count(result, noticed_at, session.clock_skew)
         if self._options.kind == "backfill":
             self._xcoms.set_job_url(result.url)
         if result.error:
@@ -330,3 +355,11 @@ class StartTask:
         self._delete_record()
         assert result.report is not None  # noqa: S101 - work without an error has a result
         return result.report
+
+    def _count(self, result: WorkResult, noticed_at: datetime | None, skew: timedelta | None) -> None:
+        """Count the end of the work."""
+        self._metrics.count_end(result.work)
+        if result.rows:
+            self._metrics.count_rows(result.work, result.rows)
+        if noticed_at:
+            self._metrics.record_delay(result.work, noticed_at, skew)

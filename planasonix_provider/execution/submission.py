@@ -20,6 +20,7 @@ from planasonix_provider.waiting.attempt import Attempt, AttemptRecord, digest_o
 from planasonix_provider.waiting.lost_start_search import CLOCK_SLACK, MatchCriteria, started_on, unreadable_in
 from planasonix_provider.waiting.outages import Contact
 from planasonix_provider.waiting.targets import Work
+from planasonix_provider.waiting.work_metrics import WorkMetrics
 
 #: How often a request is sent whose response was lost and whose work was not found.
 MAX_SENDS = 3
@@ -36,6 +37,7 @@ class Submission:
     session: ApiSession
     store: AttemptStore
     kill_handler: OnKillHandler
+    metrics: WorkMetrics
     conflicts: ConflictHandler
     submit_job: Submit
     context: Mapping[str, Any]
@@ -60,6 +62,9 @@ class Submission:
                 work = other
             record = self.saved.model_copy(update={"id": work.id, "is_own": self.is_own})
             self.store.store_id(record, self.session.log.warning)
+            if self.is_own:
+                # Not before: a try that is killed here is counted by the next try, which searches for the work.
+                self.metrics.count_start(work)
             return work
 
     def _save_and_send(self) -> Work:
@@ -167,6 +172,7 @@ class Submission:
             self._discard_record()
             raise error
         self.session.log.warning(f"{error} Checking whether a {record.kind} was started anyway.")
+        self.metrics.count_search(record.kind)
         found = self.session.find(criteria)
         if found is None:
             self.session.log.info(

@@ -25,6 +25,7 @@ from planasonix_provider.api.client_config import (
 from planasonix_provider.api.errors import PlanasonixConfigurationError
 from planasonix_provider.get_provider_info import CONN_FIELDS
 from planasonix_provider.hooks.connection_fields import ConnectionFields
+from planasonix_provider.hooks.request_metrics import RequestMetrics
 from planasonix_provider.validators import is_loopback
 
 #: A longer unknown key of the extra is not shown: it may be a value in the wrong place.
@@ -85,6 +86,7 @@ def parse_connection(
             verify=fields.verify(),
             user_agent=_USER_AGENT,
             conn_id=conn_id,
+            observer=RequestMetrics(conn_id),
         ),
         web_url=fields.web_url(),
         unknown_keys_warning=fields.unknown_keys_warning(),

@@ -87,7 +87,8 @@ class HookWait:
         with suppress(PlanasonixError):
             settings = await self._hook.async_settings()
         state = self._new_state(settings)
-        poller = POLLERS.get(self._hook.planasonix_conn_id, lambda: Poller(self._hook.async_client))
+        conn_id = self._hook.planasonix_conn_id
+        poller = POLLERS.get(conn_id, lambda: Poller(self._hook.async_client, conn_id))
         async with poller.wait(self._target.request, self._interval) as wait:
             event = await until_event(state, wait, poller.client)
             if event.is_out_of_time:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 
+from planasonix_provider import metrics
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.signature import (
     SIGNATURE_HEADER,
@@ -65,6 +66,15 @@ class AirflowConnections:
         return PlanasonixReceiverHook(name).get_receiver_from_secrets_backends()
 
 
+class _Result(NamedTuple):
+    """The status of the response to a delivery, and how its metric counts it."""
+
+    status: int
+    outcome: str
+    reason: str | None = None
+    has_read_body: bool = True
+
+
 def make_app(source: Source | None = None, deliveries: DeliveryStore | None = None) -> FastAPI:
     """Return the app with the route ``POST /webhook/{name}``."""
     app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -83,23 +93,31 @@ class _WebhookEndpoint:
         self._log = RateLimitedLog(log)
 
     async def receive(self, name: str, request: Request) -> Response:
-        """Return 204 for a delivery that is recorded, repeated or ignored; 503 for one that should be sent again."""
+        """Return 204 for a delivery that is accepted, repeated or ignored; 503 for one that should be sent again."""
+        result, receiver = await self._receive(name, request)
+        tags = {"receiver": receiver, "outcome": result.outcome, "reason": result.reason}
+        metrics.WEBHOOK_DELIVERY.add(1, tags)
+        # A response that does not wait for the body ends the HTTP connection.
+        return Response(status_code=result.status, headers=None if result.has_read_body else {"Connection": "close"})
+
+    async def _receive(self, name: str, request: Request) -> tuple[_Result, str | None]:
+        """Return the result of a delivery, and the name of the receiver if there is such a receiver."""
         try:
             check_headers(**_signature(request))
         except InvalidSignatureError as refusal:
             # Without the name, which anybody can choose.
             self._log.log("headers", logging.WARNING, f"A delivery to the webhook receiver was refused. {refusal}")
-            return _reject(HTTPStatus.UNAUTHORIZED)
+            return _Result(HTTPStatus.UNAUTHORIZED, "refused", "headers", has_read_body=False), None
         entry = await self._receivers.find(name)
         if entry.problem:
             self._log.log(entry.problem, logging.WARNING, entry.problem)
         if entry.receiver is None:
-            return _reject(HTTPStatus.SERVICE_UNAVAILABLE)
+            return _Result(HTTPStatus.SERVICE_UNAVAILABLE, "refused", "receiver", has_read_body=False), None
         try:
             body = await self._bodies.read(request)
         except RefusedBodyError as refusal:
             self._log.log("bodies", logging.WARNING, f"A delivery to the webhook receiver was refused: {refusal}.")
-            return _reject(refusal.status)
+            return _Result(refusal.status, "refused", "body", has_read_body=False), entry.name
         try:
             receiver = await self._verify_with_recheck(entry.receiver, request, body)
         except InvalidSignatureError as refusal:
@@ -107,8 +125,8 @@ class _WebhookEndpoint:
             self._log.log(
                 f"signature {entry.name}", logging.WARNING, f"Webhook receiver {name!r} refused a delivery. {refusal}"
             )
-            return Response(status_code=HTTPStatus.UNAUTHORIZED)
-        return Response(status_code=await self._record(receiver, body))
+            return _Result(HTTPStatus.UNAUTHORIZED, "refused", "signature"), entry.name
+        return await self._record(receiver, body), entry.name
 
     async def _verify_with_recheck(self, receiver: ReceiverConfig, request: Request, body: bytes) -> ReceiverConfig:
         """Verify the signature. If it matches no secret, read the receiver again: the secret may have been rotated."""
@@ -128,8 +146,8 @@ class _WebhookEndpoint:
             return reread
         return receiver
 
-    async def _record(self, receiver: ReceiverConfig, body: bytes) -> HTTPStatus:
-        """Record a verified delivery; return the status of the response."""
+    async def _record(self, receiver: ReceiverConfig, body: bytes) -> _Result:
+        """Record a verified delivery."""
         try:
             event = DeliveryBody.model_validate_json(body)
         except ValidationError as error:
@@ -138,18 +156,16 @@ class _WebhookEndpoint:
                 "body",
                 f"got a signed delivery that it cannot read, and does not count it: {describe_problems(error)}.",
             )
-            return HTTPStatus.BAD_REQUEST
+            return _Result(HTTPStatus.BAD_REQUEST, "refused", "content")
         if not receiver.accepts(event.type):
-            return HTTPStatus.NO_CONTENT
-        if problem := await self._store(receiver, event):
-            self._log_error(receiver, *problem)
-            return HTTPStatus.SERVICE_UNAVAILABLE
-        return HTTPStatus.NO_CONTENT
+            return _Result(HTTPStatus.NO_CONTENT, "ignored")
+        return await self._store(receiver, event)
 
-    async def _store(self, receiver: ReceiverConfig, event: DeliveryBody) -> tuple[str, str] | None:
-        """Store an event; return the kind and the text of the problem if that failed."""
+    async def _store(self, receiver: ReceiverConfig, event: DeliveryBody) -> _Result:
+        """Store an event."""
         if self._limiter.statistics().tasks_waiting >= MAX_WAITING:
-            return (
+            return self._fail(
+                receiver,
                 "queue",
                 f"could not accept a delivery, because {MAX_WAITING} others wait to be written down. Planasonix sends "
                 "it again. If it stays, look at the health of Airflow's database.",
@@ -157,24 +173,25 @@ class _WebhookEndpoint:
         try:
             result = await to_thread.run_sync(self._deliveries.record, receiver, event, limiter=self._limiter)
         except PlanasonixError as error:
-            return "database", f"could not record a delivery. {error.message}"
+            return self._fail(receiver, "database", f"could not record a delivery. {error.message}")
         except Exception as fault:
-            return (
+            return self._fail(
+                receiver,
                 "database",
                 f"could not record a delivery ({type(fault).__name__}), and asked Planasonix to send it again. If it "
                 "stays, look at the health of Airflow's database.",
             )
         if result is RecordResult.NO_ASSET:
-            return "asset", f"could not record a delivery. {unknown_asset_message(receiver.asset)}"
-        return None
+            text = f"could not record a delivery. {unknown_asset_message(receiver.asset)}"
+            return self._fail(receiver, "asset", text)
+        return _Result(HTTPStatus.NO_CONTENT, "repeated" if result is RecordResult.REPEATED else "accepted")
+
+    def _fail(self, receiver: ReceiverConfig, reason: str, text: str) -> _Result:
+        self._log_error(receiver, reason, text)
+        return _Result(HTTPStatus.SERVICE_UNAVAILABLE, "failed", reason)
 
     def _log_error(self, receiver: ReceiverConfig, kind: str, text: str) -> None:
         self._log.log(f"{kind} {receiver.name}", logging.ERROR, f"Webhook receiver {receiver.name!r} {text}")
-
-
-def _reject(status: int) -> Response:
-    """Return an error response without waiting for the body."""
-    return Response(status_code=status, headers={"Connection": "close"})
 
 
 def _verify(receiver: ReceiverConfig, request: Request, body: bytes) -> None:

@@ -29,6 +29,7 @@ from planasonix_provider.waiting.target_registry import deserialize_target
 from planasonix_provider.waiting.targets import WaitTarget, Work, WorkTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from planasonix_provider.waiting.wait_state import WaitState
+from planasonix_provider.waiting.work_metrics import WorkMetrics
 
 #: For how many seconds the cancel of a killed task may block the triggerer; then it continues in the background.
 #: Airflow allows 30 s.
@@ -122,7 +123,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
             )
             event = WaitEvent.failed(self.target, error)
         await asyncio.sleep(self._seconds_to_hold_back())
-        yield TriggerEvent(event.model_copy(update={"deadline": self.deadline}).to_payload())
+        sent = event.model_copy(update={"deadline": self.deadline, "sent_at": utcnow()})
+        yield TriggerEvent(sent.to_payload())
 
     def _seconds_to_hold_back(self) -> float:
         if self.not_before is None or self._started_at is None:
@@ -133,7 +135,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
 
     async def _wait(self) -> WaitEvent:
         hook = PlanasonixHook(self.planasonix_conn_id)
-        poller = POLLERS.get(self.planasonix_conn_id, lambda: Poller(hook.async_client))
+        poller = POLLERS.get(self.planasonix_conn_id, lambda: Poller(hook.async_client, self.planasonix_conn_id))
         state = WaitState(
             self.target,
             now=utcnow(),
@@ -168,7 +170,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
 
     async def _cancel(self, client: SharedClient, max_seconds: float = CANCEL_TIMEOUT_SECONDS) -> Work:
         send = partial(client.send, priority=RequestPriority.URGENT)
-        return await cancel(send, self.target, max_seconds=max_seconds, warn=self._warn_of_retry)
+        work = await cancel(send, self.target, max_seconds=max_seconds, warn=self._warn_of_retry)
+        WorkMetrics(self.planasonix_conn_id, "operator").count_cancel(work)
+        return work
 
     # --- A killed task ---
 

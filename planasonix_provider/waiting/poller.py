@@ -11,12 +11,14 @@ import contextvars
 import logging
 import math
 import random
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from planasonix_provider import metrics
 from planasonix_provider.api import routes
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.client_config import DEFAULT_CONNECT_TIMEOUT
@@ -49,6 +51,8 @@ ROUND_INTERVAL_SECONDS = 0.5
 PAGE_TIMEOUT_SECONDS = 5.0
 #: With short intervals, this part of the shortest one is between two rounds.
 ROUND_SHARE = 0.1
+#: Tells the gauges of several triggerers apart.
+HOSTNAME = socket.gethostname()
 # Errors that concern all waits of an Airflow connection.
 _CONNECTION_ERRORS = (PlanasonixAuthenticationError, PlanasonixConfigurationError)
 
@@ -104,9 +108,13 @@ class PollSubscription(Generic[T]):
 
 
 class Poller:
-    """Polls for all waits of one Airflow connection. It runs while there are waits, and then closes its clients."""
+    """Polls for all waits of one Airflow connection. It runs while there are waits, and then closes its clients.
 
-    def __init__(self, connect: Callable[[], Awaitable[AsyncClient]]) -> None:
+    :param conn_id: the id of the Airflow connection, for metrics.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncClient]], conn_id: str | None = None) -> None:
+        self._conn_id = conn_id
         self.client = SharedClient(connect)
         self._bulk_poll = BulkPoll(partial(self.client.send, retry=False, within=PAGE_TIMEOUT_SECONDS))
         self._next_bulk_poll = 0.0
@@ -145,6 +153,7 @@ class Poller:
     async def _run(self) -> None:
         try:
             while self._waits:
+                self._count_waits()
                 self._start_polls()
                 await self._sleep()
         except Exception as bug:
@@ -157,9 +166,17 @@ class Poller:
             polls, self._polls = self._polls, set()
             self._task = None
             self._next_bulk_poll = 0.0
+            self._count_waits()
             for poll in polls:
                 poll.cancel()
             await self.client.close()
+
+    def _count_waits(self) -> None:
+        # At each round, because servers of StatsD forget a gauge that is not set for some minutes.
+        metrics.WAITS_DEFERRED.set(len(self._waits), {"conn_id": self._conn_id, "hostname": HOSTNAME})
+
+    def _record_poll(self, began: float, method: str) -> None:
+        metrics.POLL_DURATION.record(loop_time() - began, {"conn_id": self._conn_id, "method": method})
 
     def _start_polls(self) -> None:
         """Poll everything that is due, in the way that takes the fewest requests."""
@@ -225,6 +242,7 @@ class Poller:
             log.exception("The poll of all jobs in Planasonix broke, going on with each by itself. Please report this.")
             self._bulk_poll.back_off(bug)
         finally:
+            self._record_poll(began, "lists")
             self._next_bulk_poll = loop_time() + BULK_POLL_INTERVAL_SECONDS
             self._end_of_sleep.set()
         # Some waits may have ended meanwhile.
@@ -238,6 +256,9 @@ class Poller:
 
     async def _poll_each(self, waits: list[PollSubscription[Any]], *, were_missing: bool = False) -> None:
         """Poll each thing by itself, once for all its waits."""
+        if not waits:
+            return
+        began = loop_time()
         requests = {wait.name: wait.request for wait in waits}
         names = list(requests)
         # The first ones detect an outage for the others. They should not be the same each time.
@@ -250,6 +271,8 @@ class Poller:
             return
         # One after the other, so that those without waits by then are skipped.
         await for_each(others, lambda name: self._poll(name, requests[name], was_missing=were_missing))
+        await asyncio.gather(*polls)
+        self._record_poll(began, "each")
 
     async def _poll(self, name: str, request: Request[Any], *, was_missing: bool) -> Any:
         if name not in self._named:

@@ -33,6 +33,7 @@ class WorkResult:
     :param url: the page of the job; of a backfill, that of its first failed job, or of its first job.
     :param report: the report in JSON types, if the work has succeeded.
     :param tables: all loaded tables; ``report`` may list only some.
+    :param rows: the rows in all tables.
     """
 
     work: Work
@@ -40,6 +41,7 @@ class WorkResult:
     error: PlanasonixError | None = None
     report: dict[str, Any] | None = None
     tables: tuple[LoadedTable, ...] = ()
+    rows: int = 0
 
 
 async def fetch_result(
@@ -56,7 +58,8 @@ async def fetch_result(
     results = await fetcher.results_of(job.id)
     summary = Summary.of([results])
     log_results(summary, info=info, warn=fetcher.warn)
-    return WorkResult(job, url, report=_log_omissions(report_job(job, url, results), info), tables=summary.tables)
+    result = _log_omissions(report_job(job, url, results), info)
+    return WorkResult(job, url, report=result, tables=summary.tables, rows=summary.rows)
 
 
 async def _fetch_backfill_result(
@@ -70,9 +73,8 @@ async def _fetch_backfill_result(
     summary = await _results_of_all(job_ids, fetcher, info)
     log_results(summary, info=info, warn=fetcher.warn)
     url = job_url(job_ids[0]) if job_ids else None
-    return WorkResult(
-        backfill, url, report=_log_omissions(report_backfill(backfill, summary), info), tables=summary.tables
-    )
+    result = _log_omissions(report_backfill(backfill, summary), info)
+    return WorkResult(backfill, url, report=result, tables=summary.tables, rows=summary.rows)
 
 
 async def _results_of_all(job_ids: Sequence[str], fetcher: ResultFetcher, info: Callable[[str], object]) -> Summary:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from enum import Enum, auto
 from functools import partial
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying
 
@@ -113,7 +113,8 @@ class SharedClient:
         """
         if not retry:
             return await self._send_once(request, priority, within)
-        retrying = AsyncRetrying(**RetryPolicy().tenacity_options(request.idempotency), sleep=self._sleep)
+        options = RetryPolicy().tenacity_options(request.idempotency, partial(self._on_retry, request))
+        retrying = AsyncRetrying(**options, sleep=self._sleep)
         response: T = await retrying(self._send_once, request, priority, within)
         return response
 
@@ -154,6 +155,10 @@ class SharedClient:
                     raise
                 return await renewed.send(request, policy)
 
+    def _on_retry(self, request: Request[Any]) -> None:
+        if self._clients:
+            self._clients[-1].config.observer.on_retry(request)
+
     @property
     def retry_after_remaining(self) -> float:
         """The seconds until the ``Retry-After`` of this key is over."""
@@ -163,6 +168,11 @@ class SharedClient:
     def rate_limit(self) -> RateLimit | None:
         """What is left of this key's rate limit, if that is known."""
         return self._clients[-1].rate_limiter.current() if self._clients else None
+
+    @property
+    def conn_id(self) -> str | None:
+        """The id of the Airflow connection; ``None`` before the first request."""
+        return self._clients[-1].config.conn_id if self._clients else None
 
     @property
     def skew(self) -> timedelta | None:

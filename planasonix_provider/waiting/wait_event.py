@@ -48,6 +48,8 @@ class WaitEvent(BaseModel):
     code: str | None = None
     #: The deadline of the wait, for a task that has more to do before it.
     deadline: AwareDatetime | None = None
+    #: When the trigger sent the event, by its clock.
+    sent_at: AwareDatetime | None = None
 
     @model_validator(mode="after")
     def _check_outcome(self) -> Self:

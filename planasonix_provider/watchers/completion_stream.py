@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from planasonix_provider import metrics
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.clock import loop_time, utcnow
@@ -20,6 +21,7 @@ from planasonix_provider.waiting.formatting import capitalize, format_duration
 from planasonix_provider.waiting.outages import is_outage, pause_after
 from planasonix_provider.waiting.shared_client import SharedClient
 from planasonix_provider.waiting.targets import Work
+from planasonix_provider.waiting.work_metrics import end_of
 from planasonix_provider.watchers.event_filter import BACKFILL, event_of, event_payload, started_by_an_asset
 from planasonix_provider.watchers.list_scan import BACKFILLS, JOBS, ApiClock, ListScan
 from planasonix_provider.watchers.subscribers import Subscriber, SubscriberRegistry
@@ -249,10 +251,17 @@ class CompletionStream:
                 scan.mark_reported(subscriber, detailed)
                 if self._matches(scan, subscriber, detailed):
                     subscriber.has_unsaved_events = True
+                    self._record_lag(scan, detailed)
                     batch.by_subscriber.setdefault(subscriber, []).append(event_payload(detailed, self._job_url))
         if batch.by_subscriber:
             yield batch
         self._check_failures(scan, responses)
+
+    def _record_lag(self, scan: ListScan, work: Work) -> None:
+        if ended_at := end_of(work):
+            lag = self._now() + (self._client.skew or timedelta()) - ended_at
+            tags = {"conn_id": self._client.conn_id, "kind": scan.kind.name}
+            metrics.WATCHER_LAG.record(lag.total_seconds(), tags)
 
     def _check_failures(self, scan: ListScan, responses: Mapping[str, Any]) -> None:
         """End the scan if all requests fail; the failure of single items must not stop the others."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from starlette.requests import Request
 
+from planasonix_provider import metrics
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 from planasonix_provider.plugins import receiver, request_body
@@ -28,6 +29,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
 from planasonix_provider.testing.time_travel import TravelledClock
 from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, Deliver, body, headers, rows, to
+from tests.support.statsd import StatsdServer
 from tests.support.webhook_target import Receiver as WebhookTarget
 
 Connect = Callable[..., None]
@@ -519,3 +521,46 @@ class TestDeliveriesThatCannotBeRecorded:
             assert not recording.done()
             may_continue.set()
             assert (await recording).status_code == 204
+
+
+class TestMetrics:
+    """Each delivery is counted once, with its outcome, and names that do not exist make no series."""
+
+    @staticmethod
+    def counted(statsd: StatsdServer) -> list[tuple[str, ...]]:
+        return [(tags["receiver"], tags["outcome"], tags["reason"]) for tags in statsd.tags(metrics.WEBHOOK_DELIVERY)]
+
+    async def test_accepted_repeated_and_ignored(
+        self, deliver: Deliver, assets: Assets, connection: Connect, statsd: StatsdServer
+    ) -> None:
+        connection(extra={"asset": "orders_ready", "events": "job.succeeded"})
+        for content in (body("evt_1"), body("evt_1"), body(type="job.failed")):
+            await deliver(content)
+        assert self.counted(statsd) == [("orders", outcome, "none") for outcome in ("accepted", "repeated", "ignored")]
+
+    async def test_refused_with_the_reason(
+        self, deliver: Deliver, statsd: StatsdServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await deliver(headers={})
+        for name in ("nobody_1", "nobody_2"):
+            await deliver(name=name)
+        await deliver(b"x" * (request_body.MAX_BODY_BYTES + 1))
+        await deliver(headers=headers(b"", ANOTHER_SECRET))
+        await deliver(b"{}")
+        assert self.counted(statsd) == [
+            ("none", "refused", "headers"),
+            ("none", "refused", "receiver"),
+            ("none", "refused", "receiver"),
+            ("orders", "refused", "body"),
+            ("orders", "refused", "signature"),
+            ("orders", "refused", "content"),
+        ]
+
+    async def test_failed_with_the_reason(
+        self, deliver: Deliver, assets: Assets, statsd: StatsdServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assets.forget()
+        await deliver()
+        monkeypatch.setattr(receiver, "MAX_WAITING", 0)
+        await deliver()
+        assert self.counted(statsd) == [("orders", "failed", "asset"), ("orders", "failed", "queue")]

@@ -72,6 +72,7 @@ class History:
     #: The number of requests, by path without prefix, and state.
     requests: Counter[str] = field(default_factory=Counter)
     retry_after_remaining: float = 0.0
+    conn_id: str = "planasonix_default"
 
     @property
     def time(self) -> float:

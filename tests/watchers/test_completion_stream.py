@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from planasonix_provider import metrics
 from planasonix_provider.api.errors import PlanasonixPermissionError, PlanasonixServerError
 from planasonix_provider.testing.time_travel import TravelledClock
 from planasonix_provider.watchers.completion_stream import (
@@ -23,6 +24,7 @@ from planasonix_provider.watchers.event_filter import EventFilter
 from planasonix_provider.watchers.list_scan import MAX_PASSES
 from planasonix_provider.watchers.subscribers import REGISTRIES, Subscriber, SubscriberRegistry
 from tests.support.job_history import BEGAN, NO_TIME, History, Life
+from tests.support.statsd import StatsdServer
 
 JOBS = EventFilter(frozenset({"job.succeeded", "job.failed"}))
 BACKFILLS = EventFilter(frozenset({"backfill.completed"}))
@@ -472,3 +474,14 @@ def test_a_registry_is_shared_by_event_loop_and_airflow_connection() -> None:
     assert one is same
     assert one is not other
     assert one is not again
+
+
+@pytest.mark.parametrize("ahead", [0, 3600])
+def test_the_lag_of_each_event_is_by_the_clock_of_the_api(statsd: StatsdServer, ahead: int) -> None:
+    life = Life("job_1", 100, 205)
+    history = History([life], ahead=lambda _: timedelta(seconds=ahead))
+    recorder = Recorder(BOTH, interval=30)
+    run(history, recorder, seconds=400)
+    (sample,) = statsd.named(metrics.WATCHER_LAG)
+    assert sample.tags == {"conn_id": "planasonix_default", "kind": "job"}
+    assert sample.value / 1000 == pytest.approx(recorder.times[life.id] - 205, abs=1)
