@@ -9,10 +9,8 @@ from pydantic import ValidationError
 
 from planasonix_provider.api.errors import PlanasonixLostTrackError
 from planasonix_provider.state_store import TaskStateStore, VariableStateStore
-from planasonix_provider.waiting.attempt import AttemptRecord
+from planasonix_provider.waiting.attempt import RECORD_KEY, AttemptRecord
 
-#: The key of the record in the task's state store, and the beginning of its variable's name.
-RECORD_KEY = "planasonix_attempt"
 _DESCRIPTION = "The work that a task of the Planasonix provider has started; deleted when it is over."
 
 
@@ -73,7 +71,13 @@ class AttemptStore:
         """Delete the record of a request that has certainly started nothing."""
         self._store.delete(RECORD_KEY)
 
-    def delete_variable(self) -> None:
-        """Delete the record of finished work if it is in a variable, which Airflow would keep forever."""
+    def release(self) -> None:
+        """Store that the task needs the work no longer.
+
+        A variable is deleted, since Airflow would keep it forever. In the state store, the record stays for a retry:
+        the process may end before Airflow knows the task's result.
+        """
         if self._is_variable:
             self._store.delete(RECORD_KEY)
+        elif record := self.read():
+            self.write(record.model_copy(update={"is_released": True}))

@@ -133,7 +133,7 @@ class StartTask:
             self._update_summary(session, work.id, work)
             self._announce(session, work, "Started" if is_new else "Going on with")
             if not self._options.wait_for_completion:
-                self._delete_record()
+                self._release_record()
                 asset_events.suppress_table_events(self._task, self._context)
                 return report(work, session.hook.job_url)
             target = target_of(work)
@@ -317,9 +317,9 @@ class StartTask:
                 self._options.kind,
             )
 
-    def _delete_record(self) -> None:
+    def _release_record(self) -> None:
         try:
-            self._store.delete_variable()
+            self._store.release()
         except Exception as error:
             self._log.warning("The record of the start could not be deleted: %r", error)
 
@@ -348,11 +348,11 @@ class StartTask:
             try:
                 self._raise_if_cancelled_by_person(result.error)
             finally:
-                self._delete_record()
+                self._release_record()
             raise result.error
         host, connection_id = hook.settings.client_config.host, self.summary.connection_id
         asset_events.emit_table_events(self._options, self._task, self._context, result, host, connection_id)
-        self._delete_record()
+        self._release_record()
         assert result.report is not None  # noqa: S101 - work without an error has a result
         return result.report
 

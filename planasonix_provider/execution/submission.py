@@ -118,6 +118,12 @@ class Submission:
         attempt = Attempt.of(self.context)
         existing = self._existing_work(self.session.server_time() - CLOCK_SLACK)
         return AttemptRecord(
+            dag_id=attempt.dag_id,
+            run_id=attempt.run_id,
+            task_id=attempt.task_id,
+            map_index=attempt.map_index,
+            planasonix_conn_id=self.options.planasonix_conn_id,
+            cancel_on_kill=self.options.cancel_on_kill,
             kind=self.options.kind,
             connection_id=self.options.connection_id,
             key=attempt.idempotency_key,

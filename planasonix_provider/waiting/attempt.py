@@ -6,16 +6,28 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+#: The key of the record in the task's state store, and the beginning of its variable's name.
+RECORD_KEY = "planasonix_attempt"
 #: How many characters of an idempotency key may name the task. Servers commonly accept 255 in total.
 _MAX_NAME = 200
 #: The metadata key that identifies the work of a try.
 ATTEMPT_KEY = "airflow_attempt"
+
+
+class TaskKey(NamedTuple):
+    """The task of one DAG run and map index, for all its tries."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
 
 
 @dataclass(frozen=True)
@@ -111,11 +123,18 @@ class AttemptRecord(BaseModel):
     :param retries: as in :class:`Attempt`, as is ``clear_number``.
     :param is_own: whether the task has started it, and not attached to it.
     :param is_given_up: whether the deadline has passed, so that the work must be cancelled.
+    :param cancel_on_kill: whether the work may be cancelled when the task has ended without it.
+    :param is_released: whether the task needs the work no longer: it is over, or runs on without the task.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    planasonix_conn_id: str
     kind: Literal["job", "backfill"]
     connection_id: str
     key: str
@@ -131,6 +150,23 @@ class AttemptRecord(BaseModel):
     id: str | None = Field(default=None, min_length=1)
     is_own: bool = True
     is_given_up: bool = False
+    cancel_on_kill: bool = True
+    is_released: bool = False
+
+    @property
+    def task_key(self) -> TaskKey:
+        """The task that has stored this record."""
+        return TaskKey(self.dag_id, self.run_id, self.task_id, self.map_index)
+
+    @property
+    def last_sent_at(self) -> datetime:
+        """When the start was last sent."""
+        return self.sent_at or self.first_sent_at
+
+    @property
+    def may_be_orphaned(self) -> bool:
+        """Whether the work is an orphan if the task ends without it."""
+        return self.is_own and self.cancel_on_kill and not self.is_released
 
     @property
     def nonce(self) -> str:

@@ -88,6 +88,10 @@ class BulkPoll:
         elif before:
             known.unlisted_for, known.unlisted_until = before.unlisted_for, before.unlisted_until
 
+    def expect(self, job_id: str, created_after: datetime) -> None:
+        """Record the earliest time at which a job can have been created, so that lists begin there."""
+        self._known[job_id] = _JobInfo(created_after, self._trusted_until())
+
     def forget(self, job_id: str) -> None:
         """Forget a job without waits."""
         self._known.pop(job_id, None)

@@ -11,11 +11,16 @@ from sqlalchemy import select
 
 from planasonix_provider import airflow_compat, state_store
 from planasonix_provider.api.errors import PlanasonixLostTrackError
-from planasonix_provider.execution.attempt_store import RECORD_KEY, AttemptStore
-from planasonix_provider.waiting.attempt import AttemptRecord
+from planasonix_provider.execution.attempt_store import AttemptStore
+from planasonix_provider.waiting.attempt import RECORD_KEY, AttemptRecord
 from tests.support.task_runs import Run, context
 
 RECORD = AttemptRecord(
+    dag_id="nightly",
+    run_id="run",
+    task_id="load",
+    map_index=-1,
+    planasonix_conn_id="planasonix_default",
     kind="job",
     connection_id="conn_1",
     key="nightly/load/1/5f0c",
@@ -48,13 +53,13 @@ class TestRecordInAVariable:
     def test_is_read_by_the_next_try_until_it_is_deleted(self) -> None:
         AttemptStore(before_3_3()).write(RECORD)
         assert AttemptStore(before_3_3(try_number=2)).read() == RECORD
-        AttemptStore(before_3_3()).delete_variable()
+        AttemptStore(before_3_3()).release()
         assert AttemptStore(before_3_3()).read() is None
 
     def test_is_not_that_of_another_mapped_task(self) -> None:
         AttemptStore(before_3_3(map_index=1)).write(RECORD)
         assert AttemptStore(before_3_3(map_index=2)).read() is None
-        AttemptStore(before_3_3(map_index=1)).delete_variable()
+        AttemptStore(before_3_3(map_index=1)).release()
 
     @pytest.mark.parametrize(
         ("damage", "what"),
@@ -63,7 +68,7 @@ class TestRecordInAVariable:
             (lambda text: "null", "record: "),
             (lambda text: "", "record: "),
             (lambda text: "[]", "record: "),
-            (lambda text: "{}", "kind: Field required"),
+            (lambda text: "{}", "dag_id: Field required"),
             (lambda text: text.replace('"version": 1', '"version": 2'), "version: Input should be 1"),
             (lambda text: text.replace('"kind"', '"sort"'), "kind: Field required"),
             (lambda text: text.replace('"try_number"', '"more": 1, "try_number"'), "more: Extra inputs"),
@@ -83,4 +88,4 @@ class TestRecordInAVariable:
         assert AttemptStore(before_3_3(map_index=5, try_number=2)).read() is None
 
     def test_can_be_deleted_twice(self) -> None:
-        AttemptStore(before_3_3()).delete_variable()
+        AttemptStore(before_3_3()).release()

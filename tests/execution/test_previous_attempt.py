@@ -6,9 +6,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from planasonix_provider.execution import on_kill
-from planasonix_provider.execution.attempt_store import RECORD_KEY
 from planasonix_provider.execution.previous_attempt import SUCCESS_STATES
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.attempt import RECORD_KEY
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
     POINTS,

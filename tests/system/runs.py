@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.execution.attempt_store import RECORD_KEY
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.attempt import RECORD_KEY
 
 T = TypeVar("T")
 

@@ -76,12 +76,13 @@ class TaskInstance:
     def record(self) -> AttemptRecord:
         attempt = self.attempt()
         return AttemptRecord(
+            **attempt.metadata,
+            planasonix_conn_id="planasonix_default",
             kind="job",
             connection_id="conn_1",
             key=attempt.idempotency_key,
             first_sent_at=datetime(2025, 3, 27, tzinfo=UTC),
             digest="1",
-            try_number=attempt.try_number,
             max_tries=attempt.max_tries,
             retries=attempt.retries,
             clear_number=attempt.clear_number,
