@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -18,11 +17,10 @@ from airflow.models.crypto import get_fernet
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.variable import Variable
 from airflow.providers.common.compat.sdk import conf
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
-from airflow.utils.session import create_session
 from pydantic import ValidationError
 from sqlalchemy import delete, or_, select, tuple_
 
+from planasonix_provider.airflow_compat import database_session
 from planasonix_provider.waiting.attempt import RECORD_KEY, AttemptRecord, TaskKey
 
 if TYPE_CHECKING:
@@ -94,7 +92,7 @@ def read_records(runs: Collection[tuple[str, str]] | None = None) -> RecordListi
 
     :param runs: only of these DAG runs, each a DAG id and a run id; default: of all.
     """
-    with _new_session() as session:
+    with database_session() as session:
         rows = list(_read_rows(session, runs))
         parsed = [(record, row_id, stored) for row_id, stored, text in rows if (record := _parse(text))]
         unreadable = len(rows) - len(parsed)
@@ -118,7 +116,7 @@ def read_states(session: Session, keys: Iterable[TaskKey]) -> dict[TaskKey, Task
 
 def still_over(records: Sequence[StoredRecord]) -> list[StoredRecord]:
     """Return the records that nobody has changed since, and whose tasks are still over."""
-    with _new_session() as session:
+    with database_session() as session:
         states = read_states(session, {stored.record.task_key for stored in records})
         unchanged = set()
         table, text = _table()
@@ -135,7 +133,7 @@ def still_over(records: Sequence[StoredRecord]) -> list[StoredRecord]:
 def delete_records(records: Iterable[StoredRecord]) -> None:
     """Delete records that nobody has changed since. A task that runs again may have stored another one."""
     table, text = _table()
-    with _new_session() as session:
+    with database_session() as session:
         for stored in records:
             session.execute(delete(table).where(table.c.id == stored.row_id, text == stored.stored))
 
@@ -157,13 +155,6 @@ def _read_rows(session: Session, runs: Collection[tuple[str, str]] | None) -> It
     query = query.where(table.c.key.startswith(f"{RECORD_KEY}_", autoescape=True))
     for row_id, text, is_encrypted in session.execute(query):
         yield row_id, text, _decrypt(text) if is_encrypted else text
-
-
-def _new_session() -> AbstractContextManager[Session]:
-    # Not the session of the thread, which may be in a transaction.
-    options = {"scoped": False} if AIRFLOW_V_3_0_PLUS else {}
-    session: AbstractContextManager[Session] = create_session(**options)
-    return session
 
 
 def _table() -> tuple[Table, Any]:
