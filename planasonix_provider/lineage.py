@@ -47,12 +47,14 @@ class PlanasonixWorkRunFacet(RunFacet):
     :param status: the last known state.
     :param url: the page in Planasonix's web app.
     :param errorCode: Planasonix's error code, if the work failed.
+    :param partitionKeys: the partitions for which a backfill with ``partition_by`` sends asset events.
     """
 
     kind: str
     status: str | None = None
     url: str | None = None
     errorCode: str | None = None  # noqa: N815 - so do OpenLineage's own facets spell theirs
+    partitionKeys: list[str] | None = None  # noqa: N815
 
 
 def lineage_of(summary: ExecutionSummary | None, task_id: str) -> OperatorLineage[Any, Any]:
@@ -102,6 +104,7 @@ def _run_facets(summary: ExecutionSummary, namespace: str) -> dict[str, RunFacet
             status=summary.work.status if summary.work else None,
             url=summary.url,
             errorCode=getattr(error, "code", None),
+            partitionKeys=list(summary.partition_keys) or None,
         )
     if error:
         # Airflow's listener replaces it with the exception of the task, which has the same message.

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_1_PLUS,
+    get_base_airflow_version_tuple,
+)
 
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.assets.planasonix import SCHEME, PlanasonixTable
@@ -34,6 +38,9 @@ else:
 
 #: Airflow 3.0 fails a task whose event through an alias has a nested value in its extra.
 _HAS_FLAT_ALIAS_EXTRA = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+
+#: Whether an asset event can have a partition key.
+_HAS_PARTITIONS = get_base_airflow_version_tuple() >= (3, 3, 0)
 
 
 def emit_table_events(
@@ -113,6 +120,7 @@ class _AssetEventEmitter:
     def emit(self) -> None:
         """Send one event per table, and log which, and why not for the others."""
         outlets, aliases = self._loaded_outlets(), self.outlets.aliases
+        keys = self._partition_keys()
         if aliases:
             # An event through an alias also starts the DAGs that wait for the asset itself. An event of the asset's own
             # would start them a second time.
@@ -122,10 +130,29 @@ class _AssetEventEmitter:
             self.outlets.keep(*outlets)
             sent = [outlet.name for outlet in outlets]
             for outlet in outlets:
-                self.context["outlet_events"][outlet.asset].extra.update(self._extra(self.loaded[outlet.name]))
+                event = self.context["outlet_events"][outlet.asset]
+                event.extra.update(self._extra(self.loaded[outlet.name]))
+                if keys:
+                    event.add_partitions(keys)
         if sent:
             through = f" through {_list_names([alias.name for alias in aliases])}" if aliases else ""
             self.log.info("%s%s: %s.", pluralize(len(sent), "asset event"), through, _list_names(sent))
+            if keys:
+                self.log.info(
+                    "Each is sent for %d partitions, and starts only DAGs whose schedule is partitioned: %s.",
+                    len(keys),
+                    _list_names(keys),
+                )
+
+    def _partition_keys(self) -> list[str]:
+        """Return the keys of the partitions; none before Airflow 3.3, which has no asset partitions."""
+        keys = list(self.options.partition_keys)
+        if keys and not _HAS_PARTITIONS:
+            self.log.warning(
+                "partition_by has no effect: asset partitions need Airflow 3.3. The asset events have no partition key."
+            )
+            return []
+        return keys
 
     def _loaded_outlets(self) -> list[_TableOutlet]:
         """Return the outlets whose tables were loaded, and log why the others get no event."""

@@ -31,6 +31,8 @@ class StartOptions:
     load_parameters: Mapping[str, Any]
     #: Start and end of a backfill.
     window: tuple[datetime, datetime] | None
+    #: The partitions for which asset events are sent; empty for events without a partition key.
+    partition_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class StartTask:
         self._context = context
         self._log = task.log
         self._xcoms = XComWriter(context, self._log)
-        self.summary = ExecutionSummary(options.kind, options.connection_id)
+        self.summary = ExecutionSummary(options.kind, options.connection_id, partition_keys=options.partition_keys)
         self._store = AttemptStore(context)
         self._kill_handler = OnKillHandler(options, context["ti"], self._log)
         self._outages = outage_policy()
@@ -354,7 +354,8 @@ class StartTask:
         asset_events.emit_table_events(self._options, self._task, self._context, result, host, connection_id)
         self._release_record()
         assert result.report is not None  # noqa: S101 - work without an error has a result
-        return result.report
+        keys = self._options.partition_keys
+        return result.report | ({"partition_keys": list(keys)} if keys else {})
 
     def _count(self, result: WorkResult, noticed_at: datetime | None, skew: timedelta | None) -> None:
         """Count the end of the work."""

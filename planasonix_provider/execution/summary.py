@@ -31,6 +31,8 @@ class ExecutionSummary:
     url: str | None = None
     #: The loaded tables, each one once; ``None`` if they are not known, as before the end or after a failure.
     tables: tuple[LoadedTable, ...] | None = None
+    #: The partitions for which asset events are sent.
+    partition_keys: tuple[str, ...] = ()
     #: Planasonix's reason why the task failed.
     error: PlanasonixError | None = None
 

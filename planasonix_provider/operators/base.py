@@ -132,6 +132,10 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         """Return the start and end of a backfill, or ``None``."""
         return None
 
+    def partition_keys(self) -> tuple[str, ...]:
+        """Return the keys of the partitions that are loaded; asset events are sent once for each."""
+        return ()
+
     @with_short_traceback
     def execute(self, context: Context) -> dict[str, Any]:
         """Start the work and wait until it is over, unless ``wait_for_completion`` is false.
@@ -194,7 +198,13 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         from planasonix_provider.execution.start_task import StartTask
 
         self.validate_rendered()
-        options = read_options(StartOptions, self, load_parameters=self.load_parameters(), window=self.window())
+        options = read_options(
+            StartOptions,
+            self,
+            load_parameters=self.load_parameters(),
+            window=self.window(),
+            partition_keys=self.partition_keys(),
+        )
         self._execution = StartTask(options, self, self.submit_job, context)
         if self._is_killed:
             self._execution.on_kill()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AssetAlias, BaseOperator
 
-from planasonix_provider import configuration, start_parameters, validators
+from planasonix_provider import configuration, start_parameters, validators, windows
 from planasonix_provider.api.event_types import event_names
 from planasonix_provider.clock import utcnow
 from planasonix_provider.execution.short_traceback import with_short_traceback
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from planasonix_provider.hooks.planasonix import PlanasonixHook
     from planasonix_provider.secret_stores import SecretStore
     from planasonix_provider.waiting.attempt import Attempt
+
+# The parameters of windows.partitions(), and those of the operator from which they come.
+_PARTITION_PARAMETERS = {
+    "start": "start_at",
+    "end": "end_at",
+    "every": "partition_by",
+    "timezone": "partition_timezone",
+    "key_format": "partition_key_format",
+    "partial": "partial_partitions",
+}
+
+
+def _time_zone_name(name: str, value: Any) -> str:
+    return windows.time_zone(name, value).key
 
 
 def _secret_store(name: str, to: Any) -> SecretStore:
@@ -102,6 +116,16 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
     :param start_at: the start of the window, a ``datetime`` or an ISO 8601 text; UTC if it has no offset. (templated)
     :param end_at: the end of the window, not included; as ``start_at``. (templated)
     :param tables: the names of the tables to load; default: all of them. (templated)
+    :param partition_by: whether to send the asset event of each loaded table once per ``hour``, ``day``, ``week``,
+        ``month``, ``quarter`` or ``year`` of the window, with a partition key; default: one event without a key. Only
+        DAGs whose schedule is partitioned run for an event with a key. Before Airflow 3.3, the events have no keys.
+        (templated)
+    :param partition_timezone: the name of the zone in which partitions start and end, and of the keys; default ``UTC``.
+        (templated)
+    :param partition_key_format: the format of the keys as for ``strftime``, with ``{quarter}`` for the number of the
+        quarter; default ``%Y-%m-%dT%H:%M:%S``, which Airflow's temporal mappers read. (templated)
+    :param partial_partitions: what to do if the window starts or ends inside of a partition: ``error`` (default) fails
+        before anything is started, ``include`` sends an event for that partition, too. (templated)
 
     All other parameters are those of :class:`~planasonix_provider.operators.base.PlanasonixStartOperator`. Planasonix
     cannot cancel a backfill, so its jobs are cancelled, also those that it makes meanwhile, until it is over.
@@ -111,6 +135,10 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
     checks: ClassVar[Mapping[str, validators.Check]] = {
         **PlanasonixStartOperator.checks,
         **start_parameters.checks_of("backfill"),
+        "partition_by": validators.optional(validators.one_of(*windows.UNITS)),
+        "partition_timezone": _time_zone_name,
+        "partition_key_format": windows.partition_key_format,
+        "partial_partitions": validators.one_of("error", "include"),
     }
     template_fields: Sequence[str] = tuple(checks)
 
@@ -120,18 +148,52 @@ class PlanasonixBackfillOperator(PlanasonixStartOperator):
         start_at: datetime | str,
         end_at: datetime | str,
         tables: Sequence[str] | None = None,
+        partition_by: str | None = None,
+        partition_timezone: str = "UTC",
+        partition_key_format: str | None = None,
+        partial_partitions: str = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.start_at = start_at
         self.end_at = end_at
         self.tables = tables
+        self.partition_by = partition_by
+        self.partition_timezone = partition_timezone
+        self.partition_key_format = partition_key_format
+        self.partial_partitions = partial_partitions
         self.validate_literals()
 
     def validate_combination(self) -> None:
-        """Raise ``ValueError`` if the window ends before it begins."""
-        if not (validators.is_templated(self.start_at) or validators.is_templated(self.end_at)):
+        """Raise ``ValueError`` if the window ends before it begins, or cannot be partitioned as the parameters say."""
+        if self.partition_by is not None and any(isinstance(outlet, AssetAlias) for outlet in self.outlets):
+            raise ValueError(
+                f"partition_by: got {self.partition_by!r}, allowed is None, because there is an AssetAlias among the "
+                "outlets: Airflow sends no partition keys through it. Name the tables with planasonix_asset() instead."
+            )
+        if not validators.is_templated([self.start_at, self.end_at]):
             validators.window(self.start_at, self.end_at)
+            if not validators.is_templated([getattr(self, name) for name in _PARTITION_PARAMETERS.values()]):
+                self.partition_keys()
+
+    def partition_keys(self) -> tuple[str, ...]:
+        """Return the keys of the partitions that the window covers; none without ``partition_by``."""
+        if self.partition_by is None:
+            return ()
+        start_at, end_at = self.window()
+        try:
+            partitions = windows.partitions(
+                start_at,
+                end_at,
+                every=self.partition_by,
+                timezone=self.partition_timezone,
+                key_format=self.partition_key_format,
+                partial=self.partial_partitions,
+            )
+        except ValueError as error:
+            name, _, problem = str(error).partition(":")
+            raise ValueError(f"{_PARTITION_PARAMETERS[name]}:{problem}") from None
+        return tuple(partition["partition_key"] for partition in partitions)
 
     def load_parameters(self) -> dict[str, Any]:
         """Return the parameters that decide which data is loaded."""

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
+from planasonix_provider.windows import of_partition
+
 #: The path of the app in Airflow's API server.
 URL_PREFIX = "/planasonix"
 
@@ -48,11 +50,14 @@ class _Lazy:
 
 
 class PlanasonixPlugin(AirflowPlugin):
-    """Adds the webhook receiver ``POST /planasonix/webhook/{name}`` to the API server, and a page to Airflow's UI.
+    """Adds what this package has besides operators, sensors and hooks.
 
-    The receiver needs Airflow 3.0, the page 3.1.
+    - to the API server, the webhook receiver ``POST /planasonix/webhook/{name}``; it needs Airflow 3.0;
+    - to Airflow's UI, a page; it needs Airflow 3.1;
+    - to templates, the macro ``planasonix.of_partition``.
     """
 
     name = "planasonix"
     fastapi_apps = _Lazy(_fastapi_apps)
     react_apps = _Lazy(_react_apps)
+    macros = [of_partition]  # noqa: RUF012 - Airflow's own attribute

@@ -175,7 +175,7 @@ class TestEmptyTable:
         account = WorkResult(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
         operator = sync(outlets=[orders], ignore_empty_tables=True)
-        options = read_options(StartOptions, operator, load_parameters={}, window=None)
+        options = read_options(StartOptions, operator, load_parameters={}, window=None, partition_keys=())
         emit_table_events(options, operator, context(run := Run()), account, DEFAULT_HOST, CONNECTION)
         assert operator.outlets == [orders]
         extra = run.outlet_events[orders].extra
@@ -433,3 +433,45 @@ class TestEditedConnection:
         run = drive(self.edited(make, deferrable=True, outlets=self.outlets(simulator)))
         ((_, extra),) = sent(run)
         assert extra["connection_id"] == CONNECTION
+
+
+class TestPartitionBy:
+    """Each loaded table gets an event for each partition of the window, on an Airflow that has partitions."""
+
+    HAS_PARTITIONS = asset_events._HAS_PARTITIONS
+
+    def partitions(self, run: Run) -> list[set[str]]:
+        assert run.error is None, run.error
+        return [getattr(run.outlet_events[outlet], "partition_keys", set()) for outlet in run.outlets]
+
+    def replay(self, simulator: Simulator, **parameters: Any) -> Run:
+        simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0.05, tables={"orders": 5, "items": 3})
+        outlets = [asset(simulator, name) for name in ("orders", "items", "customers")]
+        return drive(
+            lambda: backfill(
+                **{"partition_by": "month", "partition_key_format": "%Y-%m", "outlets": outlets} | parameters
+            )
+        )
+
+    def test_sends_an_event_for_each_table_and_partition(self, simulator: Simulator, deferrable: bool) -> None:
+        run = self.replay(simulator, deferrable=deferrable)
+        keys = {"2025-01", "2025-02"} if self.HAS_PARTITIONS else set()
+        assert self.partitions(run) == [keys, keys]
+        assert tables(sent(run)) == ["items", "orders"]
+        assert run.result["partition_keys"] == ["2025-01", "2025-02"]
+
+    def test_tells_the_log_how_many_and_whom_they_start(self, simulator: Simulator) -> None:
+        run = self.replay(simulator)
+        expected = (
+            "Each is sent for 2 partitions, and starts only DAGs whose schedule is partitioned: 2025-01, 2025-02."
+            if self.HAS_PARTITIONS
+            else "partition_by has no effect: asset partitions need Airflow 3.3. The asset events have no partition "
+            "key."
+        )
+        assert [line for line in run.log.lines if "partition" in line] == [expected]
+
+    def test_default_sends_an_event_without_a_key(self, simulator: Simulator) -> None:
+        run = self.replay(simulator, partition_by=None)
+        assert self.partitions(run) == [set(), set()]
+        assert "partition_keys" not in run.result
+        assert not [line for line in run.log.lines if "partition" in line]

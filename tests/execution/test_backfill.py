@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AssetAlias, TaskDeferred
 
 from planasonix_provider.api.errors import (
     PlanasonixJobCancelledError,
@@ -264,6 +264,30 @@ class TestBadInput:
             ({"tables": ["a", "b", "a"]}, "tables: got .* allowed is each table once; twice there is a"),
             ({"on_conflict": "queue"}, "on_conflict: got 'queue', allowed is fail, attach, wait, skip"),
             ({"start_at": "0001-01-01"}, "start_at: got '0001-01-01', allowed is a time"),
+            (
+                {"partition_by": "decade"},
+                "partition_by: got 'decade', allowed is hour, day, week, month, quarter, year",
+            ),
+            ({"partition_timezone": "Mars"}, "partition_timezone: got 'Mars', allowed is the name of a time zone"),
+            ({"partition_key_format": "day"}, "partition_key_format: got 'day', allowed is a format for strftime"),
+            ({"partial_partitions": "skip"}, "partial_partitions: got 'skip', allowed is error, include"),
+            (
+                {"partition_by": "quarter"},
+                "end_at: got '2025-03-01T00:00:00Z', allowed is the start of a quarter in UTC",
+            ),
+            ({"partition_by": "day", "start_at": "2020-01-01"}, "partition_by: got 'day', allowed is a larger one"),
+            (
+                {"partition_by": "day", "partition_timezone": "Europe/Berlin"},
+                "start_at: got '2025-01-01T00:00:00Z', allowed is the start of a day in Europe/Berlin; the nearest are",
+            ),
+            (
+                {"partition_by": "day", "partition_key_format": "%Y"},
+                "partition_key_format: got '%Y', allowed is a format",
+            ),
+            (
+                {"partition_by": "day", "outlets": [AssetAlias("loaded")]},
+                "partition_by: got 'day', allowed is None, be",
+            ),
         ],
     )
     def test_raises_when_the_dag_is_parsed(self, parameters: dict[str, Any], words: str) -> None:
@@ -271,7 +295,15 @@ class TestBadInput:
             backfill(**parameters)
 
     @pytest.mark.parametrize(
-        "parameters", [{"end_at": "2024-12-31"}, {"start_at": "None"}, {"tables": "['public.orders']"}, {"tables": []}]
+        "parameters",
+        [
+            {"end_at": "2024-12-31"},
+            {"start_at": "None"},
+            {"tables": "['public.orders']"},
+            {"tables": []},
+            {"start_at": "2025-01-02", "partition_by": "month"},
+            {"partition_by": "decade"},
+        ],
     )
     def test_from_a_template_fails_before_any_request(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
         operator = backfill(start_at="{{ params.start }}", end_at="{{ params.end }}", tables="{{ params.tables }}")
@@ -298,6 +330,10 @@ class TestBadInput:
             "start_at",
             "end_at",
             "tables",
+            "partition_by",
+            "partition_timezone",
+            "partition_key_format",
+            "partial_partitions",
         }
 
 

@@ -33,6 +33,8 @@ def test_its_import_is_light() -> None:
     assert {name for name in added if name.startswith("planasonix_provider.")} == {
         "planasonix_provider.plugins",
         "planasonix_provider.plugins.planasonix",
+        "planasonix_provider.validators",
+        "planasonix_provider.windows",
     }
     assert not {"fastapi", "httpx", "pydantic"} & added
 
