@@ -36,7 +36,14 @@ PREPARED = {
 }
 EXAMPLES = {path.stem for path in Path(__file__).parent.parent.glob("example_dags/*.py")} - PREPARED
 #: DAGs in the same file that the assets of the first one start.
-FOLLOWERS = {"planasonix_assets": ["report"], "planasonix_asset_alias": ["check"]}
+FOLLOWERS = {
+    "planasonix_assets": ["report"],
+    "planasonix_asset_alias": ["check"],
+    "planasonix_reload_day": ["report"],
+    "planasonix_replay_by_day": ["report"],
+    "planasonix_two_sources": ["report"],
+    "planasonix_weekly_rollup": ["report"],
+}
 
 NO_EXCEPTION = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS
 
@@ -87,6 +94,35 @@ def check_backfill_by_month(planasonix: Planasonix, printed: str) -> None:
     assert {backfill.status for backfill in backfills} == {"completed"}
 
 
+def check_replay_by_day(planasonix: Planasonix, printed: str) -> None:
+    windows = sorted((f"{it.start_at:%m-%d}", f"{it.end_at:%m-%d}") for it in planasonix.simulator.backfills())
+    assert windows == [("02-26", "03-01"), ("03-01", "03-04")]
+    if AIRFLOW_V_3_3_PLUS:
+        days = {event.partition_key[:10] for event in partitioned_events() if "conn_demo_43" in event.asset.uri}
+        assert sorted(days) == [
+            f"2024-{day}" for day in ("02-26", "02-27", "02-28", "02-29", "03-01", "03-02", "03-03")
+        ]
+
+
+def check_reload_day(planasonix: Planasonix, printed: str) -> None:
+    (backfill,) = planasonix.simulator.backfills()
+    assert f"{backfill.start_at:%Y-%m-%d} {backfill.end_at:%Y-%m-%d}" == "2024-03-10 2024-03-11"
+
+
+def partitioned_events() -> list[Any]:
+    """Return the asset events that have a partition key."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+    from sqlalchemy.orm import joinedload
+
+    query = select(AssetEvent).where(AssetEvent.partition_key.is_not(None)).options(joinedload(AssetEvent.asset))
+    with create_session() as session:
+        events = list(session.scalars(query))
+        session.expunge_all()
+    return events
+
+
 def check_assets(planasonix: Planasonix, printed: str) -> None:
     assert "public.orders: 44,802 rows up to 20" in printed
 
@@ -114,6 +150,8 @@ CHECKS: dict[str, Callable[[Planasonix, str], None]] = {
     "planasonix_asset_alias": check_asset_alias,
     "planasonix_assets": check_assets,
     "planasonix_backfill_by_month": check_backfill_by_month,
+    "planasonix_reload_day": check_reload_day,
+    "planasonix_replay_by_day": check_replay_by_day,
     "planasonix_nightly_syncs": check_nightly_syncs,
     "planasonix_nightly_sync": check_nightly_sync,
     "planasonix_webhook": check_webhook,
