@@ -25,7 +25,7 @@ else:
     by_hand = PartitionedAtRuntime()
     each_day = PartitionedAssetTimetable(assets=orders)
 
-WINDOW = "macros.planasonix.of_partition(partition_key or params.day, every='day')"
+WINDOW = "macros.planasonix.of_partition(partition_key | default(params.day, true), every='day')"
 
 with DAG(
     dag_id="planasonix_reload_day",
