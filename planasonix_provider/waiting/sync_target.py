@@ -40,6 +40,7 @@ class SyncTarget(WaitTarget):
         self.on_failure = on_failure
         self._has_looked_before = False
         self._undecided: list[Job] = []
+        self._still_running: set[str] = set()
         self._finished_since: list[Job] = []
         self._ended_before: set[str] = set()
         self._newest_words: tuple[str, ...] = ()
@@ -124,7 +125,8 @@ class SyncTarget(WaitTarget):
         for listed in self._undecided:
             job = listed
             if job.finished_at is None and job.id not in self._ended_before:
-                if job.is_over and len(self._ended_before) >= MAX_TOO_EARLY:
+                is_too_old = len(self._ended_before) >= MAX_TOO_EARLY and job.id not in self._still_running
+                if job.is_over and is_too_old:
                     continue
                 job = (yield from self._get_finished(listed)) or listed
             if job.finished_at and self._is_since(job.finished_at):
@@ -133,7 +135,7 @@ class SyncTarget(WaitTarget):
                 self._ended_before.add(job.id)
             elif job.id not in self._ended_before:
                 left.append(listed)
-        self._undecided = left
+        self._undecided, self._still_running = left, {job.id for job in left}
 
     def _newest(self) -> Steps[Job | None]:
         try:

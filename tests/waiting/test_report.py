@@ -186,6 +186,13 @@ class TestASummary:
         assert [warning.code for _, warning in summary.warnings[698:702]] == ["w698", "w699", "x0", "x1"]
         assert (len(summary.warnings), summary.warnings_total) == (MAX_LISTED, 1_400)
 
+    def test_keeps_a_warning_of_an_earlier_job_instead_of_the_last_one(self) -> None:
+        summary = Summary()
+        for position, count in ((0, MAX_LISTED - 1), (2, 1), (1, 1)):
+            results = JobResults(job_id=f"job_{position}", status="succeeded", warnings=[JobWarning()] * count)
+            summary.add(results, position)
+        assert [job_id for job_id, _ in summary.warnings[-2:]] == ["job_0", "job_1"]
+
     def test_tells_only_so_many_tables_apart_and_counts_them_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(report, "MAX_TABLES", 2)
         summary = Summary.of([loaded("job_1", a=1, b=2, c=3, d=4), loaded("job_2", b=5, d=6)])

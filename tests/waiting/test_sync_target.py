@@ -8,7 +8,7 @@ import pytest
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixServerError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.waiting.request_flow import run_flow
-from planasonix_provider.waiting.sync_target import SyncTarget
+from planasonix_provider.waiting.sync_target import MAX_TOO_EARLY, SyncTarget
 from tests.support.api_errors import api_error
 from tests.support.memory_api import NOW, MemoryApi, fail_always, fail_once, poll_once
 
@@ -169,6 +169,17 @@ class TestASync:
         assert not poll_once(waiting, there).is_over
         there.jobs[0] = sync("job_1", "succeeded", -10, 1)
         assert poll_once(waiting, there).work == there.jobs[0]
+
+    @pytest.mark.parametrize("created", [-0.5, -300], ids=["the newest", "the oldest"])
+    def test_that_ran_on_is_seen_beside_many_that_ended_too_early(self, created: float) -> None:
+        early = [sync(f"early_{number}", "succeeded", -number, -number) for number in range(1, MAX_TOO_EARLY + 3)]
+        there = MemoryApi([*early, sync("long", "running", created)], hidden_fields=("finished_at",))
+        waiting = subject(by="finished")
+        for _ in range(2):
+            assert not poll_once(waiting, there).is_over
+        there.jobs[-1] = sync("long", "succeeded", created, 1)
+        assert poll_once(waiting, there).work == there.jobs[-1]
+        assert f"get early_{MAX_TOO_EARLY + 1}" not in there.requests
 
     def test_is_found_on_a_further_page(self) -> None:
         early = [sync(f"early_{number}", "succeeded", -number, -number) for number in range(1, 250)]

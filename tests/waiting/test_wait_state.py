@@ -145,7 +145,9 @@ class TestTheEnd:
         assert event.is_out_of_time
 
     def test_attention_is_asked_for_at_the_deadline(self, lines: list[str]) -> None:
-        assert make(lines, deadline=after(seconds=7)).seconds_until_attention(BEGAN) == 7
+        watch = make(lines, deadline=after(seconds=7))
+        assert watch.seconds_until_attention(BEGAN) == 7
+        assert watch.seconds_until_attention(after(seconds=8)) == 0
 
 
 class TestTrouble:
