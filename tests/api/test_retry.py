@@ -303,7 +303,7 @@ def test_the_default_ends_within_two_minutes(style: CallStyle, raw_server: RawSe
         (PlanasonixUnreadableError(""), True, False),
         (PlanasonixRateLimitError("", status=429), True, True),
         (PlanasonixServerError("", status=500), True, False),
-        (PlanasonixServerError("", status=501), False, False),
+        *[(PlanasonixServerError("", status=status), False, False) for status in (501, 505, 510, 511)],
         (PlanasonixServerError("", status=503), True, False),
         (PlanasonixServerError("", status=503, retry_after=0.0), True, True),
         (PlanasonixServerError("", status=502, retry_after=1.0), True, False),
