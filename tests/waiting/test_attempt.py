@@ -154,6 +154,13 @@ class TestARetry:
             ti.retry()
             assert not ti.is_cleared_since(record)
 
+    def test_is_one_although_the_retries_were_lowered_by_the_number_of_this_try(self) -> None:
+        ti = TaskInstance(3)
+        record = ti.record()
+        ti.retries = 1
+        ti.retry()
+        assert not ti.is_cleared_since(record, counts_every_clear=False)
+
     @pytest.mark.parametrize("counts_every_clear", [True, False])
     @pytest.mark.parametrize("retries", [2, 3, 9])
     def test_is_one_although_another_task_was_cleared_and_the_retries_were_raised(
