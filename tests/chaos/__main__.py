@@ -19,6 +19,7 @@ The output is the plan, each action when it happens, and counts. A violation is 
     crashed      a component that ended without an action; it is started again
     huge         megabytes of one text in a log file, a database table or another file
     key          an API key in a log file, a database table or another file
+    metrics      starts or ends that the metrics do not have as the ledger does, without a kill that explains it
 each with the timeline of its task: tries, work, actions and Airflow's events. "allowed" counts what cannot be
 prevented: no code of the provider runs if its worker is killed or its trigger has not started, and a server that does
 not respond accepts no cancel. The exit code is 1 if there is a violation.

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.chaos.history import Action, Event, History, Task, Work
+from tests.chaos.metrics import disagreements
 
 #: How long work may run after the end of its attempt, before the cancel arrives: Airflow notifies a task on a worker
 #: with its next heartbeat, and a trigger within ten seconds.
@@ -49,7 +50,7 @@ PATIENCE = timedelta(seconds=60)
 #: How long after a disturbance it may still end a task.
 AFTERMATH = timedelta(seconds=5)
 
-VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", "huge", "key")
+VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", "huge", "key", "metrics")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def audit(history: History) -> Findings:
             findings.violate("stuck", work.task, f"{work.id} is not over")
     for task in history.tasks:
         _Case(history, task, findings).judge()
+    for text, reason in disagreements(history):
+        if reason:
+            findings.allow(reason, text)
+        else:
+            findings.violate("metrics", None, text)
     return findings
 
 

@@ -20,6 +20,7 @@ import httpx
 from dev.local_airflow import LocalAirflow, add_connection
 from dev.processes import ROOT, end, free_port, in_session, start
 from tests.chaos.catalogue import CONN_ID, DAG_ID, SIZE, catalogue
+from tests.chaos.metrics import MetricsListener
 from tests.chaos.plan import Plan
 from tests.support.proxy import Proxy
 
@@ -207,6 +208,7 @@ class Environment:
     airflow: ChaosAirflow
     planasonix: Planasonix
     database: Database
+    metrics: MetricsListener
     run_id: str = ""
 
 
@@ -229,7 +231,8 @@ def environment(plan: Plan, home: Path) -> Iterator[Environment]:
             env["AIRFLOW__CELERY__BROKER_URL"] = f"redis://127.0.0.1:{port}/0"
             env["AIRFLOW__CELERY__RESULT_BACKEND"] = f"db+{uri.replace('://', '+psycopg2://')}"
             broker = start([_redis(), "--port", str(port), "--save", "", "--bind", "127.0.0.1"], {}, home / "redis.log")
-        airflow = ChaosAirflow(home / "airflow", plan, env)
+        metrics = MetricsListener()
+        airflow = ChaosAirflow(home / "airflow", plan, env | metrics.settings)
         try:
             planasonix.start()
             wait_until(lambda: planasonix.is_up, "the simulator is up")
@@ -241,7 +244,7 @@ def environment(plan: Plan, home: Path) -> Iterator[Environment]:
             )
             database = Database(uri)
             try:
-                yield Environment(home, airflow, planasonix, database)
+                yield Environment(home, airflow, planasonix, database, metrics)
             finally:
                 database.close()
         finally:

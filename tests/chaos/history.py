@@ -83,6 +83,14 @@ class Action(BaseModel):
     facts: dict[str, Any] = {}
 
 
+class Counted(BaseModel):
+    """A sum of the metrics: ``what`` is ``started`` or an outcome."""
+
+    connection_id: str
+    what: str
+    number: int
+
+
 class Event(BaseModel):
     """What a log says: Airflow's own log table (``source`` is "airflow"), or the file of a task or a trigger."""
 
@@ -105,6 +113,8 @@ class History(BaseModel):
     :param keys_found: where an API key was found.
     :param huge_found: where a text of megabytes was found.
     :param refused: how many answers the proxy has refused or spoilt, by how.
+    :param counted: the sums of the metrics; ``None`` if there was no listener.
+    :param metric_values: how many values of each metric were received.
     :param ended: when the calm was over.
     """
 
@@ -118,4 +128,6 @@ class History(BaseModel):
     keys_found: list[str] = []
     huge_found: list[str] = []
     refused: dict[str, int] = {}
+    counted: list[Counted] | None = None
+    metric_values: dict[str, int] = {}
     ended: datetime

@@ -63,6 +63,8 @@ def read_history(plan: Plan, environment: Environment, storm: Storm) -> History:
         keys_found=[*keys_in_files(environment.home, storm.keys), *keys_in_tables(environment.database, storm.keys)],
         huge_found=[*keys_in_files(environment.home, [LONG]), *keys_in_tables(environment.database, [LONG])],
         refused=dict(environment.planasonix.proxy.counts),
+        counted=environment.metrics.counted(),
+        metric_values=dict(environment.metrics.values),
         ended=datetime.now(UTC),
     )
 

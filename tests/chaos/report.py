@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from tests.chaos.auditor import VIOLATIONS, Findings
 from tests.chaos.history import History
+from tests.chaos.metrics import summary
 
 #: How long before and after the life of a task an action may matter to it.
 NEAR = timedelta(seconds=20)
@@ -47,6 +48,9 @@ def _lines(history: History, findings: Findings) -> Iterator[str]:
     yield f"tries       {sum(len(task.tries) for task in history.tasks)}"
     outcomes = Counter(str(work.outcome) for work in history.works)
     yield f"work        {len(history.works)}: {_counts(outcomes)}; {jobs} jobs"
+    if history.counted is not None:
+        verdict = "disagree" if findings.count("metrics") else "agree"
+        yield f"metrics     {verdict}; {', '.join(summary(history))}"
     for limit, count in sorted(findings.limits().items()):
         yield f"allowed     {count}: {limit}"
         for text in (text for its_limit, text in findings.allowed if its_limit == limit):

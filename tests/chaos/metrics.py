@@ -1,0 +1,157 @@
+"""Compares the metrics that Airflow has sent with the simulator's ledger.
+
+A StatsD server counts, for each connection in Planasonix, the starts and ends that tasks have sent. Metrics have no ids
+of jobs, but each task of the storm has its own connection. The counts must be those of the ledger, with two exceptions:
+
+- A process that is killed between the response of the API and the counter loses one start or one end. So of each
+  connection, at most as many may be missing as work was disturbed by a kill. A mark or a clear by hand kills, too.
+- A task that attaches to the work of another one counts its end once more. A retry counts once more what the killed try
+  before has counted, but not recorded.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from tests.chaos.history import Action, Counted, History, Work
+
+#: A counter of jobs, with the tags of InfluxDB.
+_LINE = re.compile(
+    r"airflow\.planasonix\.job\.(?P<what>started|succeeded|failed|cancelled),(?P<tags>[^:]+):(?P<n>\d+)\|c"
+)
+_NAME = re.compile(r"airflow\.(planasonix\.[\w.]+)")
+#: Metrics that every storm must bring: from workers, and from triggerers.
+EXPECTED = ("planasonix.request", "planasonix.job.event_delay", "planasonix.waits.deferred", "planasonix.poll.duration")
+#: The names of outcomes in the ledger that are not those of the metrics.
+OUTCOMES = {"completed": "succeeded"}
+#: What is compared.
+WHAT = ("started", "succeeded", "failed", "cancelled")
+#: The actions that end a process of a task, or a trigger.
+KILLS = ("kill", "kill_task", "freeze", "restart", "mark_failed", "clear")
+#: How long after a kill the process may still end, or Airflow may start the next try.
+AFTERMATH = timedelta(seconds=45)
+#: The ledger and the storm write one after the other.
+SLACK = timedelta(seconds=1)
+
+
+class MetricsListener:
+    """A StatsD server on a free port, which adds up the counters of jobs."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._counts: Counter[tuple[str, str]] = Counter()
+        #: How many values of each metric of this package have arrived.
+        self.values: Counter[str] = Counter()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment that lets Airflow send its metrics here."""
+        return {
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+            "AIRFLOW__METRICS__STATSD_PORT": str(self._socket.getsockname()[1]),
+            "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
+            # Airflow's own metrics would fill the buffer of the socket.
+            "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "planasonix",
+        }
+
+    def _receive(self) -> None:
+        while packet := self._socket.recv(65_535):
+            for line in packet.decode().split("\n"):
+                self.count(line)
+
+    def count(self, line: str) -> None:
+        """Add a line; other metrics and the ends that sensors have seen are left out."""
+        if name := _NAME.match(line):
+            self.values[name[1]] += 1
+        if found := _LINE.fullmatch(line):
+            tags = dict(tag.split("=", 1) for tag in found["tags"].split(","))
+            if tags.get("source") in (None, "operator"):
+                self._counts[tags["connection_id"], found["what"]] += int(found["n"])
+
+    def counted(self) -> list[Counted]:
+        """Return all counts so far."""
+        return [
+            Counted(connection_id=connection_id, what=what, number=number)
+            for (connection_id, what), number in sorted(self._counts.items())
+        ]
+
+
+def summary(history: History) -> Iterator[str]:
+    """Yield how many starts and ends the metrics have, of how many in the ledger."""
+    sent, connections = _sent(history), _connections(history)
+    for what in WHAT:
+        recorded = sum(_recorded(one.works)[what] for one in connections)
+        yield f"{what} {sum(sent[one.connection_id, what] for one in connections)} of {recorded}"
+
+
+def disagreements(history: History) -> Iterator[tuple[str, str | None]]:
+    """Yield each difference from the ledger, with the reason that allows it, or ``None``."""
+    if history.counted is None:
+        return
+    for name in EXPECTED:
+        if not history.metric_values.get(name):
+            yield f"no value of {name} was sent", None
+    sent = _sent(history)
+    for one in _connections(history):
+        recorded = _recorded(one.works)
+        for what in WHAT:
+            missing = recorded[what] - sent[one.connection_id, what]
+            if not missing:
+                continue
+            excused = sum(one.is_disturbed(work, what) for work in one.works)
+            text = f"{one.connection_id}: {sent[one.connection_id, what]} {what} sent, {recorded[what]} in the ledger"
+            if missing > 0:
+                yield text, "metrics lost with a killed process" if missing <= excused else one.runs_on(missing, what)
+            elif what != "started" and -missing <= one.attached:
+                yield text, "metrics of attached tasks"
+            else:
+                yield text, "metrics sent again after a kill" if -missing <= excused else None
+
+
+class _Connection:
+    """A connection in Planasonix, with its work and with the kills of its tasks."""
+
+    def __init__(self, history: History, connection_id: str) -> None:
+        self.connection_id = connection_id
+        self.works = [work for work in history.works if work.connection_id == connection_id]
+        tasks = [task for task in history.tasks if task.connection_id == connection_id]
+        names = {task.name for task in tasks}
+        self._kills = [each for each in history.actions if each.kind in KILLS and each.task in (None, *names)]
+        self._ended = history.ended
+        self._is_left_running = any(not task.cancel_on_kill for task in tasks)
+        #: How many tasks may attach to the work of another one.
+        self.attached = sum(task.on_conflict == "attach" for task in tasks)
+
+    def is_disturbed(self, work: Work, what: str) -> bool:
+        """Return whether a kill may have hit the process that counts."""
+        until = work.began if what == "started" else work.ended or self._ended
+        return any(_is_within(kill, work.began - AFTERMATH, until + AFTERMATH) for kill in self._kills)
+
+    def runs_on(self, missing: int, what: str) -> str | None:
+        """Return why ends are missing without a kill, or ``None``."""
+        return "metrics of work that was left running" if self._is_left_running and what != "started" else None
+
+
+def _connections(history: History) -> list[_Connection]:
+    return [_Connection(history, each) for each in sorted({task.connection_id for task in history.tasks})]
+
+
+def _sent(history: History) -> Counter[tuple[str, str]]:
+    return Counter({(each.connection_id, each.what): each.number for each in history.counted or ()})
+
+
+def _recorded(works: list[Work]) -> Counter[str]:
+    ends = Counter(OUTCOMES.get(work.outcome, work.outcome) for work in works if work.outcome)
+    return ends + Counter(started=len(works))
+
+
+def _is_within(action: Action, since: datetime, until: datetime) -> bool:
+    return since <= action.at <= until
