@@ -196,10 +196,13 @@ class TestLaterTry:
         check_only_work(run, simulator)
         assert not any(job.cancel_requested_at for job in simulator.jobs())
 
-    def test_of_a_mapped_task_with_other_parameters_cancels_the_old_work(self, simulator: Simulator) -> None:
+    @pytest.mark.parametrize("map_index", [0, 3])
+    def test_of_a_mapped_task_with_other_parameters_cancels_the_old_work(
+        self, simulator: Simulator, map_index: int
+    ) -> None:
         take(simulator, 0.5)
-        notes = die_at(sync, "while it waited", map_index=3)
-        run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2, map_index=3)
+        notes = die_at(sync, "while it waited", map_index=map_index)
+        run = drive(lambda: sync(pipeline_id="pl_other"), notes, try_number=2, map_index=map_index)
         assert old_work(run, simulator).status == "cancelled"
 
     def test_of_another_kind_cancels_the_old_work(self, simulator: Simulator) -> None:
