@@ -174,6 +174,14 @@ def utc(name: str, value: Any) -> datetime:
         ) from None
 
 
+def age(name: str, value: Any) -> timedelta:
+    """Return an age such as ``10m``."""
+    match = re.fullmatch(r"(\d{1,5})([mhdw])", str(value).strip(), re.ASCII)
+    if match is None:
+        raise invalid_parameter(name, value, "an age such as 10m, 24h, 7d or 2w")
+    return int(match[1]) * _AGE_UNITS[match[2]]
+
+
 def utc_or_age(name: str, value: str, now: datetime) -> datetime:
     """Return a time in UTC: from an ISO 8601 text, or from an age such as ``24h``, counted back from ``now``."""
     age = re.fullmatch(r"(\d{1,5})([mhdw])", value.strip(), re.ASCII)

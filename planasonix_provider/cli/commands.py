@@ -35,6 +35,8 @@ class Command:
     function: str
     options: tuple[Option, ...] = ()
     epilog: str = ""
+    #: Whether the command asks all Airflow connections of Planasonix, unless one is given.
+    is_for_all_connections: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ CONN_ID = option(
     metavar="CONN_ID",
     default="planasonix_default",
 )
+ANY_CONN_ID = option("--conn-id", help="only work of this Airflow connection (default: all)", metavar="CONN_ID")
 OUTPUT = option(
     "-o",
     "--output",
@@ -297,6 +300,20 @@ SHELL = Group(
         Command(
             "backfill-status", "Show a backfill, or wait for it", "jobs.backfill", (_BACKFILL, *_WAIT_OPTIONS, _WEB)
         ),
+        Command(
+            "orphans",
+            "List work that runs on although its task is over, or cancel it",
+            "orphaned.orphans",
+            (
+                option(
+                    "--older-than",
+                    help="only work whose task ended this long ago, for example 10m, 24h or 7d",
+                    metavar="AGE",
+                ),
+                option("--cancel", help="cancel them", action="store_true"),
+            ),
+            is_for_all_connections=True,
+        ),
         WEBHOOKS,
         Command("ping", "Test the Airflow connection to Planasonix", "jobs.ping"),
         Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "jobs.openapi"),
@@ -306,7 +323,7 @@ SHELL = Group(
 
 def options_of(command: Command) -> Iterable[Option]:
     """Return a command's own options and the common ones."""
-    return (*command.options, CONN_ID, OUTPUT)
+    return (*command.options, ANY_CONN_ID if command.is_for_all_connections else CONN_ID, OUTPUT)
 
 
 def get_planasonix_cli_commands() -> list[CLICommand]:

@@ -92,7 +92,7 @@ def _call(act: str, options: Namespace, program: str, terminal: Terminal, signal
         import_module(f"planasonix_provider.cli.{module}"), function
     )
     rest = InterruptibleSleep(signals.check)
-    with _database_connections(), ShellHook(options.conn_id, sleep=rest.sleep) as hook:
+    with _database_connections(), ShellHook(options.conn_id or ShellHook.default_conn_name, sleep=rest.sleep) as hook:
         return command(CommandContext(options, program, terminal, signals, rest, hook))
 
 

@@ -13,12 +13,13 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow.jobs.job import Job
 from airflow.models.crypto import get_fernet
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.variable import Variable
 from airflow.providers.common.compat.sdk import conf
 from pydantic import ValidationError
-from sqlalchemy import delete, or_, select, tuple_
+from sqlalchemy import delete, func, or_, select, tuple_
 
 from planasonix_provider.airflow_compat import database_session
 from planasonix_provider.waiting.attempt import RECORD_KEY, AttemptRecord, TaskKey
@@ -136,6 +137,14 @@ def delete_records(records: Iterable[StoredRecord]) -> None:
     with database_session() as session:
         for stored in records:
             session.execute(delete(table).where(table.c.id == stored.row_id, text == stored.stored))
+
+
+def last_triggerer_heartbeat() -> datetime | None:
+    """Return the last heartbeat of all triggerers; ``None`` if none runs, as far as Airflow knows."""
+    query = select(func.max(Job.latest_heartbeat)).where(Job.job_type == "TriggererJob", Job.state == "running")
+    with database_session() as session:
+        heartbeat: datetime | None = session.scalar(query)
+    return heartbeat
 
 
 def _read_rows(session: Session, runs: Collection[tuple[str, str]] | None) -> Iterator[tuple[int, str, str | None]]:

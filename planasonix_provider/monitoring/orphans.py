@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,6 +21,7 @@ from planasonix_provider.waiting.attempt import AttemptRecord
 from planasonix_provider.waiting.bulk_poll import MIN_BATCH, BulkPoll
 from planasonix_provider.waiting.cancellation import cancel, through_outages
 from planasonix_provider.waiting.cli_hints import cancel_command, list_command
+from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 from planasonix_provider.waiting.lost_start_search import CLOCK_SLACK, START_WINDOW, MatchCriteria, search
 from planasonix_provider.waiting.outages import RETRY_INTERVAL_SECONDS, is_outage
@@ -127,9 +128,28 @@ class CancelResult:
     outcome: Literal["cancelled", "kept", "unknown", "failed"]
     error: str | None = None
 
+    @property
+    def message(self) -> str:
+        """The outcome in words, with the command for a person if there is something left to do."""
+        orphan = self.orphan
+        key = orphan.stored.record.task_key
+        mapped = f", map index {key.map_index}" if key.map_index >= 0 else ""
+        task = f"task {key.task_id} of DAG {key.dag_id}, run {key.run_id}{mapped}"
+        if self.outcome == "unknown":
+            return (
+                f"It is unknown whether {task} has started a {orphan.kind} on connection {orphan.connection_id}. Check "
+                f"whether one runs there, and cancel it: {orphan.manual_command}"
+            )
+        name = f"{capitalize(orphan.kind)} {orphan.id} of {task}"
+        if self.outcome == "kept":
+            return f"{name} was not cancelled, because the task runs again."
+        if self.outcome == "failed":
+            return f"{name} could not be cancelled and may still run: {self.error} To end it: {orphan.manual_command}"
+        return f"{name} was asked to cancel: it is {orphan.status}."
+
 
 def list_orphans(
-    conn_id: str | None = None, *, older_than: timedelta = timedelta(0), max_seconds: float = LIST_SECONDS
+    conn_id: str | None = None, *, older_than: timedelta = timedelta(0), max_seconds: float | None = None
 ) -> OrphanListing:
     """List the orphans, and delete the records of work that is over. Blocks, and needs Airflow's database.
 
@@ -140,7 +160,7 @@ def list_orphans(
     return run_in_loop_thread(partial(find_orphans, conn_id, older_than=older_than, max_seconds=max_seconds))
 
 
-def cancel_orphans(orphans: Sequence[Orphan], *, max_seconds: float = CANCEL_SECONDS) -> list[CancelResult]:
+def cancel_orphans(orphans: Sequence[Orphan], *, max_seconds: float | None = None) -> list[CancelResult]:
     """Cancel orphans whose tasks are still over. Blocks, and needs Airflow's database.
 
     :param max_seconds: how long an outage may last, and how long to cancel the jobs that a backfill creates meanwhile.
@@ -151,12 +171,11 @@ def cancel_orphans(orphans: Sequence[Orphan], *, max_seconds: float = CANCEL_SEC
 async def find_orphans(
     conn_id: str | None = None,
     *,
-    runs: Collection[tuple[str, str]] | None = None,
     older_than: timedelta = timedelta(0),
-    max_seconds: float = LIST_SECONDS,
+    max_seconds: float | None = None,
 ) -> OrphanListing:
-    """Do the same as :func:`list_orphans` without blocking; ``runs`` are the only DAG runs to look at, if given."""
-    listing = await asyncio.to_thread(read_records, runs)
+    """Do the same as :func:`list_orphans` without blocking."""
+    listing = await asyncio.to_thread(read_records)
     over = [
         stored
         for stored in listing.records
@@ -166,14 +185,21 @@ async def find_orphans(
     await asyncio.to_thread(delete_records, [stored for stored in over if not stored.record.may_be_orphaned])
     ended_before = utcnow() - older_than
     candidates = [stored for stored in over if stored.record.may_be_orphaned and stored.task_ended_at <= ended_before]
+    found = await examine(candidates, max_seconds=max_seconds)
+    return OrphanListing(found.orphans, [*([listing.problem] if listing.problem else []), *found.problems])
+
+
+async def examine(records: Sequence[StoredRecord], *, max_seconds: float | None = None) -> OrphanListing:
+    """Return the orphans among the work of tasks that are over, and delete the records of work that is over."""
+    seconds = LIST_SECONDS if max_seconds is None else max_seconds
 
     async def look(client: SharedClient, some: Sequence[StoredRecord]) -> _Findings:
-        async with asyncio.timeout(max_seconds):
-            return await _look(through_outages(partial(client.send, retry=False), max_seconds), some)
+        async with asyncio.timeout(seconds):
+            return await _look(through_outages(partial(client.send, retry=False), seconds), some)
 
     orphans: list[Orphan] = []
-    problems = [listing.problem] if listing.problem else []
-    for some, findings in await _for_each_connection(candidates, lambda stored: stored.record, look):
+    problems: list[str] = []
+    for some, findings in await _for_each_connection(records, lambda stored: stored.record, look):
         if isinstance(findings, str):
             name = some[0].record.planasonix_conn_id
             problems.append(f"The orphaned jobs of Airflow connection {name!r} cannot be found. {findings}")
@@ -184,12 +210,14 @@ async def find_orphans(
     return OrphanListing(sorted(orphans, key=lambda orphan: orphan.started_at), problems)
 
 
-async def cancel_found(orphans: Sequence[Orphan], *, max_seconds: float = CANCEL_SECONDS) -> list[CancelResult]:
+async def cancel_found(orphans: Sequence[Orphan], *, max_seconds: float | None = None) -> list[CancelResult]:
     """Do the same as :func:`cancel_orphans` without blocking."""
 
     async def cancel_some(client: SharedClient, some: Sequence[Orphan]) -> list[CancelResult]:
         send = partial(client.send, priority=RequestPriority.URGENT, retry=False)
-        return await _Canceller(send, loop_time() + max_seconds).cancel(some)
+        return await _Canceller(send, loop_time() + (CANCEL_SECONDS if max_seconds is None else max_seconds)).cancel(
+            some
+        )
 
     results: list[CancelResult] = []
     for some, result in await _for_each_connection(orphans, lambda orphan: orphan.stored.record, cancel_some):

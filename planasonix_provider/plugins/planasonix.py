@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
+from planasonix_provider.plugins.listener import LISTENER
 from planasonix_provider.windows import of_partition
 
 #: The path of the app in Airflow's API server.
@@ -21,6 +22,8 @@ def _fastapi_apps() -> list[dict[str, Any]]:
     if not AIRFLOW_V_3_0_PLUS:
         return []
     from planasonix_provider.plugins.fastapi_app import make_app
+
+    LISTENER.enable()
 
     return [{"name": "Planasonix", "app": make_app(has_page=AIRFLOW_V_3_1_PLUS), "url_prefix": URL_PREFIX}]
 
@@ -55,9 +58,12 @@ class PlanasonixPlugin(AirflowPlugin):
     - to the API server, the webhook receiver ``POST /planasonix/webhook/{name}``; it needs Airflow 3.0;
     - to Airflow's UI, a page; it needs Airflow 3.1;
     - to templates, the macro ``planasonix.of_partition``.
+    The receiver needs Airflow 3.0, the page 3.1. A listener cancels the jobs of deferred tasks that a person ends in
+    Airflow 3.0 and later.
     """
 
     name = "planasonix"
     fastapi_apps = _Lazy(_fastapi_apps)
     react_apps = _Lazy(_react_apps)
     macros = [of_partition]  # noqa: RUF012 - Airflow's own attribute
+    listeners = [LISTENER] if AIRFLOW_V_3_0_PLUS else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 from sqlalchemy import Column, String, delete, insert, select, update
@@ -80,6 +81,14 @@ class AirflowTasks:
             )
         return key
 
+    def add_trigger(self) -> int:
+        """Add the trigger of a deferred task."""
+        with create_session() as session:
+            trigger = Trigger(classpath="planasonix_provider.triggers.base.PlanasonixWaitTrigger", kwargs={})
+            session.add(trigger)
+            session.flush()
+            return int(trigger.id)
+
     def _insert(self, session: Any, table: Any, values: dict[str, Any]) -> None:
         session.execute(insert(table).values({name: values[name] for name in values if name in table.c}))
 
@@ -133,6 +142,7 @@ class AirflowTasks:
             session.execute(delete(Variable.__table__).where(Variable.key.startswith(RECORD_KEY)))
             session.execute(delete(TaskInstance.__table__).where(TaskInstance.dag_id == DAG_ID))
             session.execute(delete(DagRun.__table__).where(DagRun.dag_id == DAG_ID))
+            session.execute(delete(Trigger.__table__))
 
 
 def _is(key: TaskKey) -> list[Any]:

@@ -159,8 +159,8 @@ class TaskRun:
         else:
             answer = self.airflow.api("GET", "variables?limit=1000")
             texts = [entry["value"] for entry in answer["variables"] if entry["key"].startswith(f"{RECORD_KEY}_")]
-            names = [self.dag_id, self.run_id, self.task_id, self.map_index]
-            records = [record for record in map(json.loads, texts) if record["task"] == names]
+            names = {"dag_id": self.dag_id, "run_id": self.run_id, "task_id": self.task_id, "map_index": self.map_index}
+            records = [record for record in map(json.loads, texts) if names.items() <= record.items()]
         assert len(records) <= 1
         return records[0] if records else None
 

@@ -1,0 +1,150 @@
+"""Cancels the jobs of deferred tasks that a person ends by hand, unless their triggerer does so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from queue import Empty, Queue
+
+from planasonix_provider import clock
+from planasonix_provider.clock import monotonic
+from planasonix_provider.monitoring.attempt_records import StoredRecord, last_triggerer_heartbeat, read_records
+from planasonix_provider.monitoring.orphans import cancel_found, examine
+from planasonix_provider.plugins.notices import EndedTasks
+from planasonix_provider.waiting.attempt import TaskKey
+
+log = logging.getLogger(__name__)
+
+#: The seconds between two looks at Airflow's database while there are ended tasks.
+CHECK_INTERVAL_SECONDS = 1.0
+#: A triggerer needs some seconds to cancel the job of a killed task. It heartbeats every five seconds, so after these
+#: seconds without a heartbeat, no triggerer runs.
+DEAD_TRIGGERER_SECONDS = 6.0
+#: For so long the triggerer, or a worker, may cancel the job itself.
+CANCEL_BY_OWNER_SECONDS = 20.0
+#: How long to look whether the work is over, to delete its record, and how often.
+CLEANUP_SECONDS, CLEANUP_INTERVAL_SECONDS = 90.0, 5.0
+
+
+@dataclass
+class _Watched:
+    """A task that has ended and has left a record. Times are by the monotonic clock."""
+
+    since: float
+    #: The last heartbeat of all triggerers when the task ended.
+    heartbeat: datetime | None
+    is_cancelled: bool = False
+    next_look: float = 0.0
+
+    def is_due(self, stored: StoredRecord, heartbeat: datetime | None) -> bool:
+        """Return whether nobody else will cancel the job."""
+        is_deferred = stored.task is not None and stored.task.is_deferred
+        is_alone = is_deferred and heartbeat == self.heartbeat
+        return monotonic() - self.since >= (DEAD_TRIGGERER_SECONDS if is_alone else CANCEL_BY_OWNER_SECONDS)
+
+
+@dataclass
+class EndedTaskWatcher:
+    """Watches tasks until their work is cancelled and their records are deleted, or until the time is up."""
+
+    pending: Queue[EndedTasks]
+    _ended: dict[EndedTasks, float]
+    _watched: dict[TaskKey, _Watched] = field(default_factory=dict)
+    _actions: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Watch all tasks that have ended until there are none left."""
+        while self._ended or self._actions:
+            try:
+                await self._check()
+            except Exception as error:
+                log.warning("The Planasonix jobs of ended tasks cannot be read yet, still trying: %r", error)
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+            self._take()
+
+    def _take(self) -> None:
+        now = monotonic()
+        while True:
+            try:
+                ended = self.pending.get_nowait()
+            except Empty:
+                break
+            self._ended[ended] = now
+        # Ended tasks without a record of this provider are forgotten at the first check.
+        for ended in [one for one, since in self._ended.items() if now - since > CLEANUP_SECONDS]:
+            del self._ended[ended]
+
+    async def _check(self) -> None:
+        runs = {(one.dag_id, one.run_id) for one in self._ended}
+        listing = await asyncio.to_thread(read_records, runs)
+        heartbeat = await asyncio.to_thread(last_triggerer_heartbeat)
+        stored = {
+            one.record.task_key: one for one in listing.records if one.record.may_be_orphaned and self._is_ended(one)
+        }
+        self._forget_all_but(stored)
+        due, finishing = [], []
+        for key, one in stored.items():
+            watched = self._watched.setdefault(key, _Watched(self._since(key), heartbeat))
+            # Until the transaction is committed, or because the task was cleared meanwhile.
+            if not one.is_task_over:
+                continue
+            if not watched.is_cancelled and watched.is_due(one, heartbeat):
+                watched.is_cancelled = True
+                watched.next_look = monotonic() + CLEANUP_INTERVAL_SECONDS
+                due.append(one)
+            elif watched.is_cancelled and monotonic() >= watched.next_look:
+                watched.next_look = monotonic() + CLEANUP_INTERVAL_SECONDS
+                finishing.append(one)
+        self._act(due, is_cancel=True)
+        self._act(finishing, is_cancel=False)
+
+    def _names(self, key: TaskKey) -> Iterable[EndedTasks]:
+        return (EndedTasks(*key), EndedTasks(key.dag_id, key.run_id))
+
+    def _is_ended(self, stored: StoredRecord) -> bool:
+        return any(name in self._ended for name in self._names(stored.record.task_key))
+
+    def _since(self, key: TaskKey) -> float:
+        return max(self._ended[name] for name in self._names(key) if name in self._ended)
+
+    def _forget_all_but(self, keys: Collection[TaskKey]) -> None:
+        names = {name for key in keys for name in self._names(key)}
+        self._ended = {ended: since for ended, since in self._ended.items() if ended in names}
+        self._watched = {key: watched for key, watched in self._watched.items() if key in keys}
+
+    def _act(self, records: Sequence[StoredRecord], *, is_cancel: bool) -> None:
+        if records:
+            action = asyncio.create_task(self._cancel(records) if is_cancel else self._clean_up(records))
+            self._actions.add(action)
+            action.add_done_callback(self._actions.discard)
+
+    async def _cancel(self, records: Sequence[StoredRecord]) -> None:
+        try:
+            listing = await examine(records)
+            results = await cancel_found(listing.orphans)
+        except Exception:
+            log.exception("The Planasonix jobs of ended tasks could not be cancelled. %s", _COMMAND)
+            return
+        for problem in listing.problems:
+            log.warning("%s %s", problem, _COMMAND)
+        for result in results:
+            log.warning("The task was ended by hand. %s", result.message)
+
+    async def _clean_up(self, records: Sequence[StoredRecord]) -> None:
+        try:
+            await examine(records)
+        except Exception as error:
+            log.info("The records of ended tasks could not be deleted: %r", error)
+
+
+_COMMAND = "To cancel them: `python -m planasonix_provider orphans --cancel`"
+
+
+def watch(pending: Queue[EndedTasks]) -> None:
+    """Watch ended tasks for as long as this process lives."""
+    while True:
+        first = pending.get()
+        clock.run(EndedTaskWatcher(pending, {first: monotonic()}).run())

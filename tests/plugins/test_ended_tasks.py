@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.jobs.job import Job
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.utils.session import create_session
+from sqlalchemy import delete, insert, update
+
+from planasonix_provider.plugins import ended_tasks
+from planasonix_provider.plugins.ended_tasks import EndedTaskWatcher
+from planasonix_provider.plugins.listener import EndedTaskListener
+from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.attempt import AttemptRecord, TaskKey
+from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
+from tests.support.attempts import take
+from tests.support.scenarios import CONNECTION, routes_asked
+
+pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no API server")
+
+#: Until which time a test waits on a slow machine.
+MAX_SECONDS = 60.0
+HEARTBEAT = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ended_tasks, "CHECK_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(ended_tasks, "DEAD_TRIGGERER_SECONDS", 0.3)
+    monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 1.5)
+    monkeypatch.setattr(ended_tasks, "CLEANUP_INTERVAL_SECONDS", 0.2)
+
+
+class Api:
+    """An API server's listener, and the tasks of its Airflow."""
+
+    def __init__(self, tasks: AirflowTasks, simulator: Simulator) -> None:
+        self.tasks = tasks
+        self.simulator = simulator
+        self.listener = EndedTaskListener()
+        self.listener.enable()
+
+    def start(self, key: TaskKey | None = None, *, is_deferred: bool = True, **fields: Any) -> AttemptRecord:
+        """Add a task that waits for its job."""
+        columns = {"trigger_id": self.tasks.add_trigger()} if is_deferred else {}
+        key = self.tasks.add(key or key_of(), "deferred" if is_deferred else "up_for_retry", **columns)
+        record = record_of(key, self.simulator.workspace.start_sync(CONNECTION).id, **fields)
+        self.tasks.store(record)
+        return record
+
+    def mark(self, record: AttemptRecord, state: str = "failed") -> None:
+        """End a task, as a request does: the listener is called before the transaction is committed."""
+        key = record.task_key
+        hooks: dict[str, Callable[..., None]] = {
+            "failed": self.listener.on_task_instance_failed,
+            "success": self.listener.on_task_instance_success,
+            "skipped": self.listener.on_task_instance_skipped,
+        }
+        hooks[state](task_instance=SimpleNamespace(**key._asdict()))
+        self.tasks.set_state(key, state)
+
+    def cancels(self) -> int:
+        return routes_asked(self.simulator).count("cancel_job")
+
+    def status(self, record: AttemptRecord) -> str:
+        return str(self.simulator.job(str(record.id)).status)
+
+
+@pytest.fixture
+def api(airflow_db: None, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    take(simulator, 3600)
+    simulator.workspace.configure(conflict="allowed")
+    api = Api(AirflowTasks(), simulator)
+    yield api
+    # Nothing that is watched is left to the next test.
+    api.tasks.forget()
+    wait_until(lambda: api.listener.pending.empty(), "the listener is idle")
+    set_heartbeat(None)
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    give_up = time.monotonic() + MAX_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up, f"not in time: {what}"
+        time.sleep(0.02)
+
+
+def set_heartbeat(at: datetime | None) -> None:
+    """Store the heartbeat of a triggerer; ``None``: there is no triggerer."""
+    with create_session() as session:
+        session.execute(delete(Job.__table__).where(Job.job_type == "TriggererJob"))
+        if at:
+            values = {"job_type": "TriggererJob", "state": "running", "latest_heartbeat": at, "start_date": at}
+            session.execute(insert(Job.__table__).values(values | {"hostname": "here", "unixname": "airflow"}))
+
+
+def beat(at: datetime) -> None:
+    with create_session() as session:
+        session.execute(update(Job).where(Job.job_type == "TriggererJob").values(latest_heartbeat=at))
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "skipped"])
+def test_cancels_the_job_once_and_deletes_the_record(api: Api, state: str, caplog: pytest.LogCaptureFixture) -> None:
+    record = api.start()
+    with caplog.at_level(logging.INFO):
+        api.mark(record, state)
+        wait_until(lambda: api.tasks.records() == 0, "the record is deleted")
+    assert api.status(record) == "cancelled"
+    assert api.cancels() == 1
+    assert (
+        f"The task was ended by hand. Job {record.id} of task load of DAG nightly, run run_1 was asked to cancel"
+        in caplog.text
+    )
+
+
+def test_waits_until_the_transaction_is_committed(api: Api) -> None:
+    record = api.start()
+    api.listener.on_task_instance_failed(task_instance=SimpleNamespace(**record.task_key._asdict()))
+    time.sleep(2)
+    assert api.cancels() == 0
+    api.tasks.set_state(record.task_key, "failed")
+    wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred", "up_for_retry"])
+def test_never_touches_a_task_that_waits_again(api: Api, state: str | None) -> None:
+    record = api.start()
+    api.mark(record)
+    api.tasks.set_state(record.task_key, state)
+    time.sleep(2.5)
+    assert api.cancels() == 0
+    assert api.status(record) == "running"
+
+
+@pytest.mark.parametrize("fields", [{"cancel_on_kill": False}, {"is_own": False}, {"is_released": True}])
+def test_spares_work_that_must_run_on(api: Api, fields: dict[str, bool]) -> None:
+    record = api.start(**fields)
+    api.mark(record)
+    time.sleep(2.5)
+    assert api.cancels() == 0
+
+
+def test_cancels_the_jobs_of_a_whole_run(api: Api) -> None:
+    records = [api.start(key_of(map_index=index)) for index in range(3)]
+    other = api.start(key_of(run_id="run_2"))
+    for record in records:
+        api.tasks.set_state(record.task_key, "failed")
+    api.tasks.set_state(other.task_key, "failed")
+    api.listener.on_dag_run_failed(dag_run=SimpleNamespace(dag_id="nightly", run_id="run_1"))
+    wait_until(lambda: api.tasks.records() == 1, "the records are deleted")
+    assert api.cancels() == 3
+    assert api.status(other) == "running"
+
+
+class TestATriggererThatRuns:
+    def test_gets_the_time_to_cancel(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 600.0)
+        set_heartbeat(HEARTBEAT)
+        record = api.start()
+        api.mark(record)
+        time.sleep(0.15)
+        beat(HEARTBEAT + timedelta(seconds=5))
+        time.sleep(2)
+        assert api.cancels() == 0
+
+    def test_is_believed_dead_without_a_heartbeat(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 600.0)
+        set_heartbeat(HEARTBEAT)
+        record = api.start()
+        api.mark(record)
+        wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+
+    def test_that_has_cancelled_the_job_is_not_followed_by_another_cancel(self, api: Api) -> None:
+        record = api.start()
+        api.simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=3)
+        api.simulator.workspace.cancel(str(record.id))
+        api.mark(record)
+        wait_until(lambda: api.tasks.records() == 0, "the record is deleted")
+        assert api.cancels() == 0
+
+    def test_may_forget_the_job(self, api: Api) -> None:
+        set_heartbeat(HEARTBEAT)
+        record = api.start()
+        api.mark(record)
+        beat(HEARTBEAT + timedelta(seconds=5))
+        wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+
+
+def test_leaves_a_task_on_a_worker_to_the_worker(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 600.0)
+    record = api.start(is_deferred=False)
+    api.mark(record)
+    time.sleep(1.5)
+    assert api.cancels() == 0
+
+
+def test_sends_few_requests_for_many_tasks(api: Api) -> None:
+    records = [api.start(key_of(map_index=index)) for index in range(300)]
+    for record in records:
+        api.mark(record)
+    wait_until(lambda: api.tasks.records() == 0, "the records are deleted")
+    asked = Counter(routes_asked(api.simulator))
+    assert asked["cancel_job"] == 300
+    # Lists, each of a hundred jobs; and a few that were between two states.
+    assert asked["list_jobs"] + asked["get_job"] < 600
+
+
+def test_says_what_is_left_to_do(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    record = api.start()
+    api.simulator.fail("status", status=403, route="cancel_job", times=None)
+    api.mark(record)
+    wait_until(lambda: "could not be cancelled" in caplog.text, "the error is logged")
+    assert f"To end it: `python -m planasonix_provider cancel {record.id} --conn-id planasonix_default`" in caplog.text
+
+
+def test_forgets_tasks_of_other_operators_at_once(api: Api) -> None:
+    reads: list[Any] = []
+    whole = ended_tasks.read_records
+
+    def read(runs: Any) -> Any:
+        reads.append(runs)
+        return whole(runs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ended_tasks, "read_records", read)
+        key = api.tasks.add(key_of(), "failed")
+        api.listener.on_task_instance_failed(task_instance=SimpleNamespace(**key._asdict()))
+        wait_until(lambda: reads, "the records are read")
+        time.sleep(0.5)
+    assert len(reads) == 1
+    assert routes_asked(api.simulator) == []
+
+
+def test_survives_a_database_that_is_away(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    record, failures = api.start(), [OSError("away"), OSError("away")]
+    whole = ended_tasks.read_records
+
+    def read(runs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return whole(runs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ended_tasks, "read_records", read)
+        api.mark(record)
+        wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+    assert "The Planasonix jobs of ended tasks cannot be read yet, still trying: OSError('away')" in caplog.text
+
+
+async def test_ends_when_nothing_is_left() -> None:
+    await EndedTaskWatcher(EndedTaskListener().pending, {}).run()
