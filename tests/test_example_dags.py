@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +22,14 @@ from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from tests.conftest import DAGS_FOLDER
+from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 31)]
 #: Run by tests of their own, which prepare them.
 PREPARED = {
+    "planasonix_cancel_orphans",
     "planasonix_dag_factory",
     "planasonix_data_checks",
     "planasonix_failure_callback",
@@ -262,6 +267,23 @@ def other_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         for name, value in services.environment.items():
             monkeypatch.setenv(name, value)
         yield services
+
+
+def test_cancel_orphans(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The operator runs the first Python in the path.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    tasks, workspace = AirflowTasks(), planasonix.simulator.workspace
+    planasonix.simulator.plan(ORDERS, times=2, running_seconds=3600)
+    workspace.configure(conflict="allowed")
+    jobs = {}
+    for state in ("failed", "deferred"):
+        jobs[state] = workspace.start_sync(ORDERS).id
+        key = tasks.add(key_of(state), state, datetime.now(UTC) - timedelta(minutes=11))
+        tasks.store(record_of(key, jobs[state]))
+    run_dag("planasonix_cancel_orphans")
+    assert workspace.job(jobs["failed"]).status in ("cancelling", "cancelled")
+    assert workspace.job(jobs["deferred"]).status == "running"
+    tasks.forget()
 
 
 def test_sync_then_dbt(planasonix: Planasonix, other_services: OtherServices) -> None:

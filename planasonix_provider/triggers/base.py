@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, cast
@@ -34,6 +35,8 @@ from planasonix_provider.waiting.work_metrics import WorkMetrics
 #: For how many seconds the cancel of a killed task may block the triggerer; then it continues in the background.
 #: Airflow allows 30 s.
 ON_KILL_TIMEOUT_SECONDS = 20.0
+#: How many seconds the state of the work may take before a cancel, which is sent without it then.
+MAX_LOOK_SECONDS = 2.0
 #: For how many seconds a cancel is tried after Ctrl-C, while the shell shows no prompt.
 INTERRUPT_SECONDS = 60.0
 CTRL_C = "The task was interrupted by Ctrl-C."
@@ -238,7 +241,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self.log.info(f"{reason} {name} is being cancelled.")
         try:
             async with SharedClient(PlanasonixHook(self.planasonix_conn_id).async_client) as client:
-                work = await self._cancel(client, max_seconds)
+                # The listener of Airflow's API server cancels it if no triggerer runs, and a triggerer may start then.
+                work = await self._cancelled_before(client) or await self._cancel(client, max_seconds)
         except Exception as error:
             self.log.warning(
                 f"{reason} {name} could not be cancelled and may still run: {error} To end it: "
@@ -248,6 +252,15 @@ class PlanasonixWaitTrigger(BaseTrigger):
             is_done = work.is_over or not isinstance(work, Backfill)
             effect = "was asked to cancel" if is_done else f"may go on (to end it: {self._manual_cancel_hint})"
             self.log.warning(f"{reason} {name} {effect}: it is {work.status}.{hint}")
+
+    async def _cancelled_before(self, client: SharedClient) -> Work | None:
+        """Return the work if it needs no cancel any more."""
+        with suppress(PlanasonixError, TimeoutError):
+            async with asyncio.timeout(MAX_LOOK_SECONDS):
+                work: Work = await client.send(self.target.request, priority=RequestPriority.URGENT, retry=False)
+            if work.is_over or work.status == "cancelling":
+                return work
+        return None
 
     @property
     def _manual_cancel_hint(self) -> str:

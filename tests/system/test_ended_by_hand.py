@@ -100,6 +100,8 @@ def test_a_task_that_is_cleared_at_once_keeps_its_new_job(
     terminate(airflow, "triggerer")
     old = run.job(simulator).id
     run.mark_failed()
+    # Earlier, the scheduler could end the DAG run that the clear has just begun again.
+    wait_until(lambda: run.dag_run_state == "failed", "the DAG run ends", timeout=4)
     run.clear()
     wait_until(lambda: len(run.jobs(simulator)) == 2, "the new try starts a job")
     (new,) = {job.id for job in run.jobs(simulator)} - {old}
