@@ -25,7 +25,10 @@ MAX_PENDING = 10_000
 
 
 class EndedTaskListener:
-    """Hands the tasks that a person ends to a thread, which cancels the jobs that they leave behind."""
+    """Hands the tasks that a person ends to a thread, which cancels the jobs that they leave behind.
+
+    It comes before other listeners, because Airflow calls none after the first one that raises an error.
+    """
 
     def __init__(self) -> None:
         self._is_api_server = False
@@ -37,29 +40,29 @@ class EndedTaskListener:
         """Begin to act: this process is an API server. The others call the hooks for tasks that end by themselves."""
         self._is_api_server = True
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def on_task_instance_success(self, task_instance: TaskInstance) -> None:
         """Airflow calls this when a task is marked as successful."""
         self._notice_task(task_instance)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def on_task_instance_failed(self, task_instance: TaskInstance) -> None:
         """Airflow calls this when a task is marked as failed."""
         self._notice_task(task_instance)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def on_task_instance_skipped(self, task_instance: TaskInstance) -> None:
         """Airflow calls this when a task is marked as skipped."""
         self._notice_task(task_instance)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def on_dag_run_success(self, dag_run: DagRun) -> None:
-        """Airflow calls this when a DAG run is marked as successful, before 3.2 without a call for its tasks."""
+        """Airflow calls this when a DAG run is marked as successful, before 3.3 without a call for its tasks."""
         self._notice(dag_run, "dag_id", "run_id")
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def on_dag_run_failed(self, dag_run: DagRun) -> None:
-        """Airflow calls this when a DAG run is marked as failed, before 3.2 without a call for its tasks."""
+        """Airflow calls this when a DAG run is marked as failed, before 3.3 without a call for its tasks."""
         self._notice(dag_run, "dag_id", "run_id")
 
     def _notice_task(self, task_instance: TaskInstance) -> None:
@@ -78,6 +81,8 @@ class EndedTaskListener:
                 "leave behind: `python -m planasonix_provider orphans --cancel`",
                 f"{MAX_PENDING:,}",
             )
+        except Exception as error:
+            log.warning("A task was ended by hand, and its Planasonix job is not looked at: %r", error)
 
     def _ensure_thread(self) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from planasonix_provider.plugins import listener as listener_module
@@ -89,6 +90,34 @@ def test_does_not_hold_up_a_request(listener: EndedTaskListener) -> None:
     for _ in range(1000):
         listener.on_task_instance_failed(task_instance=TI)
     assert (time.perf_counter() - began) / 1000 < 0.001
+
+
+@needs_airflow_3
+def test_comes_before_listeners_that_fail(listener: EndedTaskListener) -> None:
+    from airflow.listeners.listener import get_listener_manager
+
+    class Broken:
+        @hookimpl
+        def on_dag_run_failed(self, dag_run: Any) -> None:
+            raise RuntimeError("broken")
+
+    listener.enable()
+    manager, broken = get_listener_manager(), Broken()
+    manager.add_listener(listener)
+    manager.add_listener(broken)
+    try:
+        with pytest.raises(RuntimeError, match="broken"):
+            manager.hook.on_dag_run_failed(dag_run=TI, msg="")
+    finally:
+        manager.pm.unregister(broken)
+        manager.pm.unregister(listener)
+    assert taken(listener) == [EndedTasks("nightly", "run_1")]
+
+
+def test_survives_a_row_that_cannot_be_read(listener: EndedTaskListener, caplog: pytest.LogCaptureFixture) -> None:
+    listener.enable()
+    listener.on_task_instance_failed(task_instance=SimpleNamespace())  # type: ignore[arg-type]
+    assert "its Planasonix job is not looked at: AttributeError" in caplog.text
 
 
 def test_refuses_more_than_it_can_watch(
