@@ -57,9 +57,8 @@ class PlanasonixPlugin(AirflowPlugin):
 
     - to the API server, the webhook receiver ``POST /planasonix/webhook/{name}``; it needs Airflow 3.0;
     - to Airflow's UI, a page; it needs Airflow 3.1;
+    - to the API server, a listener that cancels the jobs of deferred tasks that a person ends; it needs Airflow 3.0;
     - to templates, the macro ``planasonix.of_partition``.
-    The receiver needs Airflow 3.0, the page 3.1. A listener cancels the jobs of deferred tasks that a person ends in
-    Airflow 3.0 and later.
     """
 
     name = "planasonix"
