@@ -12,7 +12,7 @@ database with the simulator's ledger and assigns each piece of work to a task.
 The output is the plan, each action when it happens, and counts. A violation is one of
     lost         a task reports no work, or other work than its last; or work belongs to no task
     doubled      two pieces of work of one attempt
-    orphaned     work that continues after its attempt ended
+    orphaned     work that continues after its attempt ended, or after the command for orphans that follows the storm
     stuck        a task or work that does not end after the storm
     wrong state  a task whose state does not match its last work; work that was cancelled without a reason, or
                  started after the deadline of its task; a try that failed because of a disturbance of some seconds
@@ -96,6 +96,7 @@ def _wait_for_the_end(all_of_it: Environment, plan: Plan, storm: Storm) -> None:
     """Wait until every task and all work is over, or time is up."""
     wait_until(lambda: all_of_it.planasonix.is_up, "the simulator is up again")
     all_of_it.planasonix.calm()
+    storm.cancel_orphans()
     deadline = time.monotonic() + MAX_SECONDS_AFTER_STORM[plan.size]
     while time.monotonic() < deadline:
         storm.restart_crashed()

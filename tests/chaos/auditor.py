@@ -92,6 +92,8 @@ def audit(history: History) -> Findings:
     for action in history.actions:
         if action.kind == "crash":
             findings.violate("crashed", None, action.text)
+        for work_id in action.facts.get("left", ()):
+            findings.violate("orphaned", None, f"{work_id} runs on after `orphans --cancel`")
     names = {task.name for task in history.tasks}
     for work in history.works:
         if work.task not in names:
@@ -291,6 +293,7 @@ class _Case:
                 self._action("clear", work.began - SLACK, at + SLACK),
                 self._action("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
                 self._killed(PLACES_OF_TASKS, at - CAUSE, at + SLACK, signal="SIGTERM"),
+                any(work.id in action.facts.get("cancelled", ()) for action in self.history.actions),
                 self._is_told_to_end(at) or (self._is_cut_off(at) and not self._has_a_retry_left(at)),
             ]
             if not any(causes):

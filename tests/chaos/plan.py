@@ -34,6 +34,7 @@ COUNTS: dict[str, tuple[int, int]] = {
     "delete_connection": (2, 1),
     # A minute of a storm: the short one has no time for it.
     "api_server_away": (1, 0),
+    "end_by_hand": (2, 1),
 }
 #: When the API server goes away: tasks on workers have started, and still wait.
 AWAY_AT = (22.0, 30.0)
@@ -251,6 +252,11 @@ def _api_server_away(dice: random.Random, at: float, turn: int, distributed: boo
     )
 
 
+def _end_by_hand(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
+    """Mark a deferred task failed while no triggerer runs: for so long that the API server notices."""
+    return Action(at, "end_by_hand", _place(dice), {"down": round(dice.uniform(10, 14), 1)})
+
+
 def _place(dice: random.Random) -> float:
     return round(dice.random(), 4)
 
@@ -269,4 +275,5 @@ _MAKERS: dict[str, Callable[[random.Random, float, int, bool], Action]] = {
     "spoil_lists": _spoil_lists,
     "delete_connection": _delete_connection,
     "api_server_away": _api_server_away,
+    "end_by_hand": _end_by_hand,
 }

@@ -22,6 +22,7 @@ import psutil
 from dev.local_airflow import LocalAirflowError, add_connection
 from tests.chaos.catalogue import CONN_ID, DAG_ID, catalogue, name_of
 from tests.chaos.environment import Environment, connection_fields, wait_until
+from tests.chaos.orphans import cancel_orphans
 from tests.chaos.plan import Action, Plan
 
 #: The routes that start work.
@@ -304,6 +305,23 @@ class Storm:
         path += "" if task["map_index"] < 0 else f"/{task['map_index']}"
         self._call("PATCH", path, {"new_state": "failed"})
         self._note("mark_failed", f"{task['name']} is marked failed ({task['state']})", task["name"], **_facts(task))
+
+    def _end_by_hand(self, action: Action) -> None:
+        """Kill all triggerers, and mark a deferred task failed as a person would."""
+        triggerers = [name for name in self._environment.airflow.processes if name.startswith("triggerer")]
+        if self._down & {*triggerers, "api-server"} or not self._environment.airflow.is_up:
+            raise NotNowError("a triggerer or the API server is down")
+        self._pick(action.target, ["deferred"])
+        for name in triggerers:
+            self._kill(Action(action.at, "kill", name, {"signal": "SIGKILL", "down": action.how["down"]}))
+        self._mark_failed(Action(action.at, "mark_failed", action.target, {"states": ["deferred"]}))
+
+    def cancel_orphans(self) -> None:
+        """Run the command for orphaned jobs once, and record what it leaves for the auditor."""
+        outcome = cancel_orphans(self._environment)
+        text = f"`orphans --cancel` has cancelled {len(outcome.cancelled)}, and left {len(outcome.left)}"
+        facts = {"cancelled": outcome.cancelled, "left": outcome.left, "messages": outcome.messages}
+        self._note("orphans", f"{text} (exit code {outcome.code})", **facts)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         if not self._environment.airflow.is_up:

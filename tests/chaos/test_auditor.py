@@ -683,3 +683,17 @@ def test_the_auditor_shares_no_code_with_the_provider() -> None:
     loaded = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "tests.chaos.auditor" in loaded.split()
     assert not [name for name in loaded.split() if name.startswith(("planasonix_provider", "airflow"))]
+
+
+def test_counts_what_the_command_for_orphans_leaves() -> None:
+    work = cancelled(1, 5, 200)
+    left = history(task("failed", None), work, action(100, "orphans", left=["job_1"], cancelled=[]))
+    assert ("orphaned", "job_1 runs on after `orphans --cancel`") in found(audit(left))
+
+
+def test_lets_the_command_for_orphans_cancel() -> None:
+    gone = action(30, "kill_task", signal="SIGKILL", state="running")
+    given_up = (task("failed", None), cancelled(1, 5, 101), gone)
+    text = ("wrong state", "job_1 was cancelled, for which there is no reason")
+    assert text in found(audit(history(*given_up)))
+    assert text not in found(audit(history(*given_up, action(100, "orphans", left=[], cancelled=["job_1"]))))
