@@ -27,6 +27,7 @@ from planasonix_provider.waiting.lost_start_search import CLOCK_SLACK, START_WIN
 from planasonix_provider.waiting.outages import RETRY_INTERVAL_SECONDS, is_outage
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, SharedClient, for_each
 from planasonix_provider.waiting.targets import Work, target_of
+from planasonix_provider.waiting.work_metrics import WorkMetrics
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -364,6 +365,8 @@ class _Canceller:
             if is_outage(error) and loop_time() >= self._give_up - RETRY_INTERVAL_SECONDS:
                 self._outage = error.message
             return CancelResult(orphan, "failed", error.message)
+        # Its task is over, so no task counts its end.
+        WorkMetrics(orphan.conn_id, "operator", orphan.connection_id).count_cancel(work)
         cancelled = replace(orphan, work=work)
         if work.is_over:
             await asyncio.to_thread(delete_records, [orphan.stored])

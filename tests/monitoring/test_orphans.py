@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from planasonix_provider import metrics
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.monitoring import orphans
 from planasonix_provider.monitoring.orphans import cancel_orphans, list_orphans
@@ -16,6 +17,7 @@ from planasonix_provider.waiting.lost_start_search import START_WINDOW
 from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.attempts import take
 from tests.support.scenarios import CONNECTION, routes_asked
+from tests.support.statsd import StatsdServer
 
 DAY = timedelta(days=1)
 
@@ -224,6 +226,12 @@ class TestACancel:
         planted.simulator.workspace.advance()
         take(planted.simulator, 0)
         assert ids() == []
+
+    def test_is_counted_because_no_task_counts_it(self, planted: Planted, statsd: StatsdServer) -> None:
+        planted.add_many(2)
+        cancel_orphans(list_orphans().orphans)
+        tags = {"conn_id": "planasonix_default", "connection_id": CONNECTION, "kind": "job", "source": "operator"}
+        assert statsd.tags(metrics.JOB_CANCELLED) == [tags, tags]
 
     @pytest.mark.parametrize("state", [None, "running", "deferred", "up_for_retry", "queued"])
     def test_spares_a_task_that_runs_again(self, planted: Planted, state: str | None) -> None:
