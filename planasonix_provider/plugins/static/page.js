@@ -17,6 +17,8 @@ const VIEWS = {
   charts: { title: "Charts", render: () => h(Charts) },
 };
 
+const SHARED_FILTERS = ["conn_id", "since", "connection_id"];
+
 export function Page() {
   const [query] = useSearchParams();
   const name = Object.hasOwn(VIEWS, query.get("view") ?? "") ? query.get("view") : "overview";
@@ -43,12 +45,10 @@ export function Page() {
   );
 }
 
-/** Jobs and backfills share the Airflow connection and the connection, but not their states. */
+/** A view keeps the filters that have a meaning in several views. */
 function searchOf(view, query) {
   const search = new URLSearchParams({ view });
-  if (view === "jobs" || view === "backfills") {
-    for (const name of ["conn_id", "since", "connection_id"]) if (query.get(name)) search.set(name, query.get(name));
-  }
+  for (const name of SHARED_FILTERS) if (query.get(name)) search.set(name, query.get(name));
   return `?${search}`;
 }
 

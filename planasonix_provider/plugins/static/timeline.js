@@ -4,30 +4,21 @@
 import { usePolling } from "./api.js";
 import { now } from "./clock.js";
 import { h, useId } from "./elements.js";
-import { capitalize, count, formatDate, formatTime } from "./format.js";
+import { capitalize, count, formatDate, formatTime, NONE } from "./format.js";
 import { fillOf, Patterns, Swatch } from "./patterns.js";
-import { Duration, Empty, ExternalLink, Id, Progress, ReadError, Rows, Status, Table } from "./widgets.js";
+import { Age, Duration, Empty, ExternalLink, Id, ReadError, Rows, Table, WorkState } from "./widgets.js";
 
 const BAR = 22;
 const GAP = 6;
 const TICKS = 4;
 const MAX_OPEN_JOBS = 24;
 
-const COLUMNS = [
-  { label: "Job" },
-  { label: "Loads", isWide: true },
-  { label: "State" },
-  { label: "Rows loaded", isNumber: true },
-  { label: "Duration", isNumber: true },
-  { label: "Actions", isUnlabelled: true, isNumber: true },
-];
-
 export function BackfillDetail({ connId, backfill }) {
   const view = usePolling(`backfills/${encodeURIComponent(connId)}/${encodeURIComponent(backfill.id)}`);
   const { data } = view;
   return h(
     "div",
-    { className: "backfill" },
+    { className: "details" },
     view.error && h(ReadError, { view }),
     data && data.jobs.length === 0 && h(Empty, null, "This backfill has no jobs yet."),
     data && data.jobs.length > 0 && h(Timeline, { backfill: data.item, jobs: data.jobs }),
@@ -45,23 +36,30 @@ function JobList({ backfill, jobs }) {
 }
 
 function JobTable({ backfill, jobs }) {
+  // The API does not say of every job which part of the window it loads.
+  const hasWindows = jobs.some((job) => job.window);
+  const columns = [
+    { label: "Job" },
+    hasWindows && { label: "Loads", isWide: true },
+    { label: "State" },
+    { label: "Rows loaded", isNumber: true },
+    { label: "Started", isNumber: true },
+    { label: "Duration", isNumber: true },
+    { label: "Actions", isUnlabelled: true, isNumber: true },
+  ];
   const rows = jobs.map((job) => ({
     key: job.id,
     cells: [
       h(Id, { value: job.id }),
-      job.window ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}` : "–",
-      h(
-        "span",
-        { className: "line" },
-        h(Status, { value: job.status }),
-        !job.is_over && h(Progress, { percent: job.progress_percent, label: `Progress of job ${job.id}` }),
-      ),
+      hasWindows && (job.window ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}` : NONE),
+      h(WorkState, { work: job }),
       h(Rows, { value: job.rows_loaded }),
+      h(Age, { time: job.started_at ?? job.created_at }),
       h(Duration, { work: job }),
       job.url && h(ExternalLink, { href: job.url, label: `Open in Planasonix: job ${job.id}` }, "Open in Planasonix"),
-    ],
+    ].filter((cell) => cell !== false),
   }));
-  return h(Table, { caption: `Jobs of backfill ${backfill.id}`, columns: COLUMNS, rows });
+  return h(Table, { caption: `Jobs of backfill ${backfill.id}`, columns: columns.filter(Boolean), rows });
 }
 
 /** Return the bars with their start and end in milliseconds, and the period that they share. */
@@ -119,7 +117,14 @@ function Timeline({ backfill, jobs }) {
       { width: "100%", height, role: "img", "aria-labelledby": titleId },
       h(Patterns, { prefix }),
       bars.map((bar) =>
-        h(Bar, { key: bar.job.id, bar, x: percent(bar.start), width: percent(bar.end) - percent(bar.start), prefix }),
+        h(Bar, {
+          key: bar.job.id,
+          bar,
+          x: percent(bar.start),
+          width: percent(bar.end) - percent(bar.start),
+          prefix,
+          isWindow,
+        }),
       ),
     ),
     h(Axis, { start, end, isWindow }),
@@ -144,11 +149,11 @@ function Axis({ start, end, isWindow }) {
   );
 }
 
-/** A job fills its bar as far as it has come. */
-function Bar({ bar, x, width, prefix }) {
+function Bar({ bar, x, width, prefix, isWindow }) {
   const { job, lane } = bar;
   const y = lane * (BAR + GAP) + 0.5;
-  const fraction = job.is_over ? 1 : (job.progress_percent ?? 0) / 100;
+  // On an axis of time, the length of the bar is the progress.
+  const fraction = job.is_over || !isWindow ? 1 : (job.progress_percent ?? 0) / 100;
   const period = job.window
     ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}`
     : formatTime(job.started_at);

@@ -65,7 +65,7 @@ export function TaskLink({ task, withState = false }) {
   return h(
     "span",
     { className: "stack" },
-    h(Link, { to: task.url, className: "break" }, `${task.dag_id} › ${name}`),
+    h(Link, { to: task.url, className: "break" }, `${task.dag_id}.${name}`),
     h("span", { className: "quiet small break" }, `${task.run_id}${attempt}`),
     withState && task.state && h("span", null, h(Status, { value: task.state })),
   );
@@ -200,4 +200,19 @@ function Row({ row, columns }) {
 
 export function Rows({ value }) {
   return h("span", { className: "number" }, formatNumber(value));
+}
+
+/** The state of a job or a backfill, with its progress or its error. */
+export function WorkState({ work }) {
+  return h(
+    "span",
+    { className: "stack" },
+    h(
+      "span",
+      { className: "line" },
+      h(Status, { value: work.status }),
+      !work.is_over && h(Progress, { percent: work.progress_percent, label: `Progress of ${work.kind} ${work.id}` }),
+    ),
+    work.error && h("span", { className: "small break error-text" }, work.error),
+  );
 }

@@ -2,8 +2,9 @@
 
 import { route, usePolling } from "./api.js";
 import { CancelButton } from "./cancel.js";
-import { h, useSearchParams, useState } from "./elements.js";
+import { h, useEffect, useSearchParams, useState } from "./elements.js";
 import { capitalize, formatDate } from "./format.js";
+import { JobDetail } from "./job.js";
 import { BackfillDetail } from "./timeline.js";
 import {
   Age,
@@ -12,12 +13,11 @@ import {
   ExternalLink,
   Id,
   Notice,
-  Progress,
   Rows,
-  Status,
   Table,
   TaskLink,
   Toolbar,
+  WorkState,
 } from "./widgets.js";
 
 const PAGE_SIZE = 50;
@@ -96,7 +96,6 @@ function Filters({ kind, filter, connections, change }) {
       onChange: (value) => change("since", value),
     }),
     h(ConnectionField, {
-      key: filter.connection_id,
       value: filter.connection_id,
       onChange: (value) => change("connection_id", value),
     }),
@@ -119,6 +118,7 @@ function Select({ label, value, options, onChange }) {
 /** Text is applied when it is complete, because each change sends a request. */
 function ConnectionField({ value, onChange }) {
   const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
   const apply = () => text.trim() !== value && onChange(text.trim());
   return h(
     "label",
@@ -194,7 +194,7 @@ function Pages({ cursors, setCursors, nextCursor, shown }) {
       { type: "button", disabled: cursors.length === 1, onClick: () => setCursors(cursors.slice(0, -1)) },
       "Previous",
     ),
-    h("span", { className: "quiet small", "aria-live": "polite" }, `${first}–${first + Math.max(shown - 1, 0)}`),
+    h("span", { className: "quiet small", "aria-live": "polite" }, `${first} to ${first + Math.max(shown - 1, 0)}`),
     h(
       "button",
       { type: "button", disabled: nextCursor === null, onClick: () => setCursors([...cursors, nextCursor]) },
@@ -215,7 +215,7 @@ function WorkTable({ kind, connId, items, onCancelled }) {
     return {
       key: work.id,
       cells: [
-        h(WorkName, { work, isOpen, onToggle: kind === "backfill" ? () => toggle(work.id) : null }),
+        h(WorkName, { work, isOpen, onToggle: () => toggle(work.id) }),
         h(WorkState, { work }),
         h(Rows, { value: work.rows_loaded }),
         h(Age, { time: work.started_at ?? work.created_at }),
@@ -233,14 +233,16 @@ function WorkTable({ kind, connId, items, onCancelled }) {
           h(CancelButton, { connId, work, onCancelled }),
         ),
       ],
-      detail: isOpen && h(BackfillDetail, { connId, backfill: work }),
+      detail:
+        isOpen &&
+        (kind === "job" ? h(JobDetail, { connId, job: work }) : h(BackfillDetail, { connId, backfill: work })),
     };
   });
   return h(Table, { caption: capitalize(`${kind}s, newest first`), columns: COLUMNS[kind], rows });
 }
 
 function WorkName({ work, isOpen, onToggle }) {
-  const facts = [work.connection_id, work.type];
+  const facts = [work.connection_id, work.type?.replaceAll("_", " ")];
   const name = h(
     "span",
     { className: "stack" },
@@ -253,7 +255,6 @@ function WorkName({ work, isOpen, onToggle }) {
         `${formatDate(work.window.start_at)} to ${formatDate(work.window.end_at)}`,
       ),
   );
-  if (!onToggle) return name;
   return h(
     "span",
     { className: "expandable" },
@@ -263,25 +264,11 @@ function WorkName({ work, isOpen, onToggle }) {
         type: "button",
         className: "toggle",
         "aria-expanded": isOpen,
-        "aria-label": `Jobs of backfill ${work.id}`,
+        "aria-label": work.kind === "job" ? `Details of job ${work.id}` : `Jobs of backfill ${work.id}`,
         onClick: onToggle,
       },
       h("span", { "aria-hidden": true, className: "chevron" }),
     ),
     name,
-  );
-}
-
-function WorkState({ work }) {
-  return h(
-    "span",
-    { className: "stack" },
-    h(
-      "span",
-      { className: "line" },
-      h(Status, { value: work.status }),
-      !work.is_over && h(Progress, { percent: work.progress_percent, label: `Progress of ${work.kind} ${work.id}` }),
-    ),
-    work.error && h("span", { className: "small break error-text" }, work.error),
   );
 }
