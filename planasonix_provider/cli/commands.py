@@ -315,6 +315,13 @@ SHELL = Group(
             is_for_all_connections=True,
         ),
         WEBHOOKS,
+        Command(
+            "status",
+            "Show connections, what runs, and webhook receivers",
+            "status.status",
+            epilog="It shows all Airflow connections in Airflow's database and the environment, and that of --conn-id.",
+        ),
+        Command("waits", "List the deferred tasks that wait for Planasonix", "status.waits"),
         Command("ping", "Test the Airflow connection to Planasonix", "jobs.ping"),
         Command("openapi", "Print the OpenAPI document of Planasonix, as YAML", "jobs.openapi"),
     ),

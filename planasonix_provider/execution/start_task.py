@@ -345,6 +345,9 @@ class StartTask:
         if self._options.kind == "backfill":
             self._xcoms.set_job_url(result.url)
         if result.error:
+            if isinstance(result.error, PlanasonixJobCancelledError):
+                # Airflow knows failed tasks only; the charts of the page tell them apart by this.
+                self._xcoms.push(f"{self._options.kind}_status", "cancelled")
             try:
                 self._raise_if_cancelled_by_person(result.error)
             finally:

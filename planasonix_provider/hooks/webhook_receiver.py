@@ -70,6 +70,20 @@ class ReceiverNames:
     has_secrets_backend: bool = False
 
 
+@dataclass(frozen=True)
+class ReceiverInspection:
+    """What is known of a webhook receiver, even if it does not work.
+
+    :param asset: the name or the URI of its asset; ``None`` if it has none.
+    :param has_secret: whether it has a signing secret that can be read.
+    :param problem: why it does not work; ``None`` if it does.
+    """
+
+    asset: str | None = None
+    has_secret: bool = False
+    problem: str | None = None
+
+
 class PlanasonixReceiverHook(BaseHook):
     """Reads and tests an Airflow connection of the type Planasonix Webhook.
 
@@ -103,6 +117,29 @@ class PlanasonixReceiverHook(BaseHook):
         :return: the receiver; ``None`` if no secrets backend has such a connection, or if it has another type.
         """
         return self._get_receiver(airflow_compat.custom_secrets_backends())
+
+    def inspect(self) -> ReceiverInspection:
+        """Return what is known of the receiver. Each call reads the Airflow connection.
+
+        :return: its asset, whether it has a secret, and why it does not work.
+        """
+        asset, has_secret = None, False
+        try:
+            connection = _find_connection(self.receiver_conn_id, airflow_compat.secrets_backends())
+            if connection is None or connection.conn_type != RECEIVER_CONNECTION_TYPE:
+                return ReceiverInspection(problem=f"There is no such Airflow connection of type {RECEIVER_HOOK_NAME}.")
+            fields = _ReceiverFields(self.receiver_conn_id, connection.extra_dejson)
+            with suppress(PlanasonixConfigurationError):
+                asset = fields.asset()
+            has_secret = any(fields.secrets(connection.password or ""))
+            parse_receiver(self.receiver_conn_id, password=connection.password, extra=connection.extra_dejson)
+        except PlanasonixError as error:
+            return ReceiverInspection(asset, has_secret, error.message)
+        except Exception as fault:
+            return ReceiverInspection(
+                asset, has_secret, f"The Airflow connection cannot be read ({type(fault).__name__})."
+            )
+        return ReceiverInspection(asset, has_secret)
 
     def _get_receiver(self, backends: Sequence[Any]) -> ReceiverConfig | None:
         connection = _find_connection(self.receiver_conn_id, backends)

@@ -85,6 +85,10 @@ class ApiReader:
         self._is_answering, self._error = True, None
         return response
 
+    async def close(self) -> None:
+        """Close the connections; the next request opens another."""
+        await self._client.close()
+
     async def _send(self, request: Request[T]) -> T:
         try:
             async with asyncio.timeout(MAX_SECONDS):

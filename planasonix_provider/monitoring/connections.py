@@ -18,7 +18,7 @@ from planasonix_provider.hooks.connection_lookup import list_conn_ids
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
 from planasonix_provider.hooks.connection_test import failure_message, success_message
 from planasonix_provider.hooks.planasonix import PlanasonixHook
-from planasonix_provider.monitoring.work import json_time
+from planasonix_provider.monitoring.json_types import json_time
 from planasonix_provider.waiting.shared_client import AsyncSend
 
 #: How many Airflow connections are monitored.

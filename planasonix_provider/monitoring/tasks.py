@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from urllib.parse import quote
 
 from planasonix_provider.airflow_compat import database_session
+from planasonix_provider.waiting.attempt import TaskKey
 from planasonix_provider.waiting.targets import BackfillTarget, Work, target_of
 
 if TYPE_CHECKING:
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 #: By how much the clocks of Airflow and Planasonix may differ.
 _CLOCK_SLACK = timedelta(minutes=5)
 _XCOM_KEYS = {"job": "job_id", "backfill": "backfill_id"}
-
-
-class TaskIdentity(NamedTuple):
-    """The identity of a task instance."""
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
 
 
 class TaskRow(TypedDict):
@@ -52,7 +44,7 @@ class OwningTask:
     rows_loaded: int | None = None
 
 
-def task_row(task: TaskIdentity, *, try_number: int | None, state: str | None) -> TaskRow:
+def task_row(task: TaskKey, *, try_number: int | None, state: str | None) -> TaskRow:
     """Return the row of a task."""
     path = "/dags/{}/runs/{}/tasks/{}".format(*(quote(part, safe=":+~@") for part in task[:3]))
     return {
@@ -100,7 +92,7 @@ class _TaskState(NamedTuple):
     run_started_at: datetime | None
 
 
-def _by_xcoms(session: Session, works: Iterable[Work]) -> dict[str, TaskIdentity]:
+def _by_xcoms(session: Session, works: Iterable[Work]) -> dict[str, TaskKey]:
     from airflow.models.xcom import XComModel
     from sqlalchemy import String, cast, or_, select, true
 
@@ -125,9 +117,9 @@ def _by_xcoms(session: Session, works: Iterable[Work]) -> dict[str, TaskIdentity
         XComModel.timestamp >= min(created) - _CLOCK_SLACK if is_dated and created else true(),
     )
     # The first task that had the id has started the work; others may have attached to it.
-    found: dict[str, TaskIdentity] = {}
+    found: dict[str, TaskKey] = {}
     for *identity, work_id, _ in session.execute(query.order_by(XComModel.timestamp.desc())):
-        found[work_id] = TaskIdentity(*identity)
+        found[work_id] = TaskKey(*identity)
     return found
 
 
@@ -135,13 +127,13 @@ def _kind_of(work: Work) -> str:
     return target_of(work).kind
 
 
-def _from_metadata(work: Work) -> TaskIdentity | None:
+def _from_metadata(work: Work) -> TaskKey | None:
     metadata: Mapping[str, Any] = work.metadata or {}
     dag_id, run_id, task_id = (metadata.get(name) for name in ("dag_id", "run_id", "task_id"))
     map_index = metadata.get("map_index", -1)
     if not (dag_id and run_id and task_id) or not isinstance(map_index, int):
         return None
-    return TaskIdentity(str(dag_id), str(run_id), str(task_id), map_index)
+    return TaskKey(str(dag_id), str(run_id), str(task_id), map_index)
 
 
 def _is_plausible(work: Work, task: _TaskState | None) -> bool:
@@ -156,7 +148,7 @@ def _is_plausible(work: Work, task: _TaskState | None) -> bool:
     )
 
 
-def _read_tasks(session: Session, tasks: Collection[TaskIdentity]) -> dict[TaskIdentity, _TaskState]:
+def _read_tasks(session: Session, tasks: Collection[TaskKey]) -> dict[TaskKey, _TaskState]:
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import select, tuple_
@@ -167,12 +159,10 @@ def _read_tasks(session: Session, tasks: Collection[TaskIdentity]) -> dict[TaskI
         .join(DagRun, (DagRun.dag_id == TaskInstance.dag_id) & (DagRun.run_id == TaskInstance.run_id))
         .where(tuple_(*identity).in_(set(tasks)))
     )
-    return {TaskIdentity(*row[:4]): _TaskState(*row[4:]) for row in session.execute(query)} if tasks else {}
+    return {TaskKey(*row[:4]): _TaskState(*row[4:]) for row in session.execute(query)} if tasks else {}
 
 
-def _read_rows_loaded(
-    session: Session, owners: Mapping[str, TaskIdentity], works: Collection[Work]
-) -> dict[TaskIdentity, int]:
+def _read_rows_loaded(session: Session, owners: Mapping[str, TaskKey], works: Collection[Work]) -> dict[TaskKey, int]:
     """Return the rows of the results of tasks whose work is over and does not show its rows."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select, tuple_
@@ -189,9 +179,9 @@ def _read_rows_loaded(
         value["metrics"]["rows_loaded"].as_integer(),
         value["rows_loaded"].as_integer(),
     ).where(XComModel.key == "return_value", tuple_(*identity).in_(set(silent)))
-    rows: dict[TaskIdentity, int] = {}
+    rows: dict[TaskKey, int] = {}
     for *names, job_id, backfill_id, rows_of_job, rows_of_backfill in session.execute(query):
-        task = TaskIdentity(*names)
+        task = TaskKey(*names)
         loaded = rows_of_job if rows_of_backfill is None else rows_of_backfill
         if loaded is not None and silent[task].id in (job_id, backfill_id):
             rows[task] = loaded

@@ -16,8 +16,9 @@ from planasonix_provider.api.models import Backfill, Job, Page, WorkError
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.api.states import ACTIVE_STATES, BACKFILL_STATES, JOB_STATES
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
+from planasonix_provider.monitoring.json_types import json_time
 from planasonix_provider.monitoring.tasks import TaskRow
-from planasonix_provider.validators import format_utc, invalid_parameter
+from planasonix_provider.validators import invalid_parameter
 from planasonix_provider.waiting.report import first_job_of
 from planasonix_provider.waiting.shared_client import AsyncSend
 from planasonix_provider.waiting.targets import Work
@@ -269,8 +270,3 @@ def _backfill_row(backfill: Backfill, settings: ConnectionSettings) -> WorkRow:
 
 def _error_text(error: WorkError | None) -> str | None:
     return (": ".join(filter(None, (error.code, error.message))) or None) if error else None
-
-
-def json_time(moment: datetime | None) -> str | None:
-    """Return a time as ISO 8601 text with Z."""
-    return format_utc(moment) if moment else None

@@ -21,6 +21,11 @@ class PageAccess:
         self._auth_manager = get_auth_manager()
         self._has_teams = conf.getboolean("core", "multi_team", fallback=False)
 
+    @property
+    def user_name(self) -> str:
+        """The name of the user, for Airflow's audit log."""
+        return str(self._user.get_name())
+
     def can_read_connections(self) -> bool:
         """Return whether the user may list Airflow connections."""
         return self._auth_manager.is_authorized_connection(method="GET", details=ConnectionDetails(), user=self._user)

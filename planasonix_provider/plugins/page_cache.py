@@ -84,10 +84,9 @@ class PageCache:
         await asyncio.wait([task], timeout=self._max_wait)
         return self._use(key)
 
-    def peek(self, key: str) -> Any:
-        """Return the value of a key if there is one, without loading it."""
-        entry = self._entries.get(key)
-        return entry.value if entry else None
+    def values(self) -> dict[str, Any]:
+        """Return all values by their keys, without loading any."""
+        return {key: entry.value for key, entry in self._entries.items() if entry.value is not None}
 
     def expire(self, prefix: str) -> None:
         """Let everything be loaded again whose key begins with a prefix."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
 from planasonix_provider.api.errors import PlanasonixError
+from planasonix_provider.api.models import Page
 from planasonix_provider.api.request import Request
+from planasonix_provider.clock import utcnow
 from planasonix_provider.monitoring.api_reader import ApiReader
 from planasonix_provider.monitoring.connections import (
     ActiveWork,
@@ -21,46 +25,75 @@ from planasonix_provider.monitoring.connections import (
     count_active_work,
     read_connections,
 )
+from planasonix_provider.monitoring.details import JobTables, read_backfill, read_job
+from planasonix_provider.monitoring.history import Charts, read_charts
+from planasonix_provider.monitoring.json_types import json_time
+from planasonix_provider.monitoring.orphan_rows import OrphanRow, orphan_row
+from planasonix_provider.monitoring.orphans import OrphanListing, list_orphans
+from planasonix_provider.monitoring.receivers import ReceiverRow, read_receivers
 from planasonix_provider.monitoring.tasks import find_tasks
-from planasonix_provider.monitoring.work import WorkQuery, WorkRow, json_time, list_work, work_row
+from planasonix_provider.monitoring.waiting_tasks import WaitingTasks, WaitRow, read_waiting_tasks, wait_row
+from planasonix_provider.monitoring.work import WorkQuery, WorkRow, list_work, work_row
 from planasonix_provider.plugins.page_cache import PageCache, PageCacheEntry
+from planasonix_provider.plugins.refusals import RefusalCounter
 from planasonix_provider.waiting.targets import Work
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 #: How many seconds a response of Planasonix is used, and what is made of it. Together they are the age of an answer.
 RESPONSE_SECONDS, ROWS_SECONDS = 7.0, 2.0
-#: How many seconds the Airflow connections are used.
-CONNECTIONS_SECONDS = 8.0
+#: How many seconds the Airflow connections are used, and what Airflow's database says about receivers and tasks.
+CONNECTIONS_SECONDS = DATABASE_SECONDS = 8.0
+#: How many seconds the charts are used, which take the longest queries.
+CHARTS_SECONDS = 60.0
+#: How many seconds the orphans are used, which may take many requests, and how long it may take to find them.
+ORPHANS_SECONDS, ORPHANS_MAX_SECONDS = 60.0, 20.0
 #: How many seconds a request of a browser waits for new data. Then it gets the old one.
 MAX_WAIT_SECONDS = 1.5
 #: Threads for Airflow's database and secrets backends. They are separate from the API server's threads, which serve
-#: Airflow. A slow secrets backend must not block what the database answers.
-DATABASE_THREADS, CONNECTION_THREADS = 4, 2
+#: Airflow. A slow secrets backend must not block what the database answers, nor a long query the permissions.
+ACCESS_THREADS, DATABASE_THREADS, CONNECTION_THREADS = 4, 2, 2
 #: How many responses of Planasonix are cached, each with up to a hundred jobs.
 MAX_RESPONSES = 100
 
 
 @dataclass(frozen=True)
 class WorkList:
-    """A page of jobs or backfills, with all their tasks."""
+    """Jobs or backfills, with all their tasks."""
 
     rows: list[WorkRow]
     next_cursor: str | None = None
 
 
+@dataclass(frozen=True)
+class WorkDetails(Generic[T]):
+    """A job or a backfill, with its task, and what else is known of it."""
+
+    row: WorkRow
+    more: T
+
+
 class PageData:
     """Reads Airflow's database and the API, and caches what it has read."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusals: RefusalCounter) -> None:
+        self._refusals = refusals
         self._cache = PageCache(max_wait=MAX_WAIT_SECONDS)
         self._responses = PageCache(max_wait=None, max_entries=MAX_RESPONSES, max_stale=RESPONSE_SECONDS)
         self._readers: dict[str, ApiReader] = {}
-        self._connection_limiter = CapacityLimiter(CONNECTION_THREADS)
+        self._access_limiter = CapacityLimiter(ACCESS_THREADS)
         self._database_limiter = CapacityLimiter(DATABASE_THREADS)
+        self._connection_limiter = CapacityLimiter(CONNECTION_THREADS)
+        self._orphans_limiter = CapacityLimiter(1)
 
-    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function that asks Airflow's database."""
+    async def ask(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function that asks for a user's permissions."""
+        return await to_thread.run_sync(partial(function, *args), limiter=self._access_limiter)
+
+    async def query(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function that reads Airflow's database."""
         return await to_thread.run_sync(partial(function, *args), limiter=self._database_limiter)
 
     async def connections(self) -> dict[str, MonitoredConnection]:
@@ -72,8 +105,7 @@ class PageData:
         async def load() -> dict[str, MonitoredConnection]:
             return await to_thread.run_sync(read_connections, limiter=self._connection_limiter)
 
-        entry = await self._cache.get("connections", load, max_age=CONNECTIONS_SECONDS)
-        found = entry.required_value
+        found = (await self._get("connections", load, CONNECTIONS_SECONDS)).required_value
         for conn_id in self._readers.keys() - found.keys():
             del self._readers[conn_id]
         return found
@@ -85,34 +117,68 @@ class PageData:
     async def _connection_row(self, connection: MonitoredConnection) -> ConnectionRow:
         if connection.settings is None:
             return connection_row(connection)
-        reader = self._reader(connection)
+        reader = self.reader(connection)
 
         async def load() -> ActiveWork:
-            return await count_active_work(partial(self._read, reader, connection.conn_id))
+            return await count_active_work(self._send(reader, connection))
 
-        entry = await self._cache.get(f"{connection.conn_id} active", load, max_age=ROWS_SECONDS)
+        entry = await self._get(f"{connection.conn_id} active", load, ROWS_SECONDS)
         return connection_row(
             connection,
             entry.value,
-            error=_planasonix_error(entry),
+            error=error_of(entry),
             read_at=json_time(entry.read_at),
             rate_limit=reader.rate_limit,
         )
+
+    async def receivers(self) -> list[ReceiverRow]:
+        """Return the webhook receivers; none while they are read for the first time."""
+
+        async def load() -> list[ReceiverRow]:
+            return await to_thread.run_sync(
+                read_receivers, utcnow(), self._refusals.unsaved, limiter=self._connection_limiter
+            )
+
+        return (await self._get("receivers", load, DATABASE_SECONDS)).value or []
 
     async def work(
         self, connection: MonitoredConnection, query: WorkQuery, cursor: str | None
     ) -> PageCacheEntry[WorkList]:
         """Return a page of jobs or backfills of a connection that has settings."""
-        reader = self._reader(connection)
+        reader = self.reader(connection)
 
         async def load() -> WorkList:
-            page = await list_work(partial(self._read, reader, connection.conn_id), query, cursor)
+            page = await list_work(self._send(reader, connection), query, cursor)
             return WorkList(await self._rows(reader, page.items), page.next_cursor)
 
-        return await self._cache.get(f"{connection.conn_id} {query} {cursor}", load, max_age=ROWS_SECONDS)
+        return await self._get(f"{connection.conn_id} {query} {cursor}", load, ROWS_SECONDS)
+
+    async def job(self, connection: MonitoredConnection, job_id: str) -> PageCacheEntry[WorkDetails[JobTables | None]]:
+        """Return a job and its tables."""
+        reader = self.reader(connection)
+
+        async def load() -> WorkDetails[JobTables | None]:
+            job, tables = await read_job(self._send(reader, connection), job_id)
+            return WorkDetails((await self._rows(reader, [job]))[0], tables)
+
+        return await self._get(f"{connection.conn_id} job {job_id}", load, ROWS_SECONDS)
+
+    async def backfill(
+        self, connection: MonitoredConnection, backfill_id: str
+    ) -> PageCacheEntry[WorkDetails[list[WorkRow]]]:
+        """Return a backfill and its jobs."""
+        reader = self.reader(connection)
+
+        async def load() -> WorkDetails[list[WorkRow]]:
+            backfill, jobs = await read_backfill(self._send(reader, connection), backfill_id)
+            row = (await self._rows(reader, [backfill]))[0]
+            # The task of a backfill has started its jobs.
+            return WorkDetails(row, [work_row(job, reader.settings) | {"task": row["task"]} for job in jobs])
+
+        return await self._get(f"{connection.conn_id} backfill {backfill_id}", load, ROWS_SECONDS)
 
     async def _rows(self, reader: ApiReader, works: list[Work]) -> list[WorkRow]:
-        tasks = await self.in_thread(find_tasks, works)
+        tasks = await self.query(find_tasks, works)
         rows = []
         for work in works:
             row = work_row(work, reader.settings)
@@ -122,7 +188,58 @@ class PageData:
             rows.append(row)
         return rows
 
-    def _reader(self, connection: MonitoredConnection) -> ApiReader:
+    async def waits(self) -> PageCacheEntry[WaitingTasks]:
+        """Return the tasks that wait in the triggerer."""
+
+        async def load() -> WaitingTasks:
+            return await self.query(read_waiting_tasks)
+
+        return await self._get("waits", load, DATABASE_SECONDS)
+
+    def wait_rows(self, waiting: WaitingTasks, connections: dict[str, MonitoredConnection]) -> list[WaitRow]:
+        """Return the rows of waiting tasks, with the states that the cached lists show."""
+        known: dict[tuple[str, str], Work] = {}
+        for key, page in self._responses.values().items():
+            if isinstance(page, Page):
+                known |= {(key.partition(" ")[0], work.id): work for work in page.data}
+        rows = []
+        for item in waiting.items:
+            connection = connections.get(item.conn_id or "")
+            settings = connection.settings if connection else None
+            rows.append(wait_row(item, settings, lambda conn_id, work_id: known.get((conn_id, work_id))))
+        return rows
+
+    async def orphans(self) -> PageCacheEntry[OrphanListing]:
+        """Return the jobs that run on although their tasks are over."""
+
+        async def load() -> OrphanListing:
+            # With an event loop and clients of its own: it may send many requests.
+            return await to_thread.run_sync(
+                partial(list_orphans, max_seconds=ORPHANS_MAX_SECONDS), limiter=self._orphans_limiter
+            )
+
+        return await self._get("orphans", load, ORPHANS_SECONDS)
+
+    def orphan_rows(
+        self, listing: OrphanListing, connections: dict[str, MonitoredConnection], now: datetime
+    ) -> list[OrphanRow]:
+        """Return the rows of the orphans of some connections."""
+        return [
+            orphan_row(orphan, connection.settings, now)
+            for orphan in listing.orphans
+            if orphan.work and (connection := connections.get(orphan.conn_id)) and connection.settings
+        ]
+
+    async def charts(self, period: str) -> PageCacheEntry[Charts]:
+        """Return the data of the charts."""
+
+        async def load() -> Charts:
+            return await self.query(read_charts, period, utcnow())
+
+        return await self._get(f"charts {period}", load, CHARTS_SECONDS)
+
+    def reader(self, connection: MonitoredConnection) -> ApiReader:
+        """Return what sends the requests of a connection that has settings."""
         if connection.settings is None:
             raise connection.error or ValueError("There are no settings.")
         if reader := self._readers.get(connection.conn_id):
@@ -131,17 +248,40 @@ class PageData:
         reader = self._readers[connection.conn_id] = ApiReader(connection.settings)
         return reader
 
-    async def _read(self, reader: ApiReader, conn_id: str, request: Request[T]) -> T:
-        """Return a response, which all pages share."""
-        entry = await self._responses.get(
-            f"{conn_id} {request.key}", lambda: reader.send(request), max_age=RESPONSE_SECONDS
-        )
-        if entry.error:
-            raise entry.error.with_traceback(None)
-        return entry.required_value
+    def expire(self, conn_id: str) -> None:
+        """Read everything of a connection again when it is asked for, because something has changed."""
+        self._cache.expire(f"{conn_id} ")
+        self._responses.expire(f"{conn_id} ")
+        self._cache.expire("orphans")
+
+    async def _get(self, key: str, load: Callable[[], Awaitable[T]], max_age: float) -> PageCacheEntry[T]:
+        async def load_and_log() -> T:
+            try:
+                return await load()
+            except (PlanasonixError, ValueError):
+                raise
+            except Exception as fault:
+                # Without the text of the exception, which may contain values of a query.
+                log.warning("The Planasonix page could not read %r (%s).", key, type(fault).__name__)
+                log.debug("The reason:", exc_info=True)
+                raise
+
+        return await self._cache.get(key, load_and_log, max_age=max_age)
+
+    def _send(self, reader: ApiReader, connection: MonitoredConnection) -> Any:
+        """Return a function that returns responses, which all pages share."""
+
+        async def send(request: Request[T]) -> T:
+            key = f"{connection.conn_id} {request.key}"
+            entry = await self._responses.get(key, lambda: reader.send(request), max_age=RESPONSE_SECONDS)
+            if entry.error:
+                raise entry.error.with_traceback(None)
+            return entry.required_value
+
+        return send
 
 
-def _planasonix_error(entry: PageCacheEntry[Any]) -> PlanasonixError | None:
+def error_of(entry: PageCacheEntry[Any]) -> PlanasonixError | None:
     """Return the error of the last attempt."""
     if entry.error is None or isinstance(entry.error, PlanasonixError):
         return entry.error
@@ -153,6 +293,6 @@ def _planasonix_error(entry: PageCacheEntry[Any]) -> PlanasonixError | None:
 
 def problem_of(entry: PageCacheEntry[Any]) -> str | None:
     """Return why an entry is not up to date, as a sentence; ``None`` if it is."""
-    if error := _planasonix_error(entry):
+    if error := error_of(entry):
         return error.message
     return None if entry.value is not None else "Planasonix has not answered yet."

@@ -9,6 +9,7 @@ response.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple, TypedDict
 
@@ -75,11 +76,25 @@ class _Result(NamedTuple):
     has_read_body: bool = True
 
 
-def make_app(source: Source | None = None, deliveries: DeliveryStore | None = None) -> FastAPI:
-    """Return the app with the route ``POST /webhook/{name}``."""
+def make_app(
+    source: Source | None = None,
+    deliveries: DeliveryStore | None = None,
+    on_refusal: Callable[[str], object] = lambda receiver: None,
+) -> FastAPI:
+    """Return the app with the route ``POST /webhook/{name}``.
+
+    :param on_refusal: gets the name of a receiver that has refused a delivery. It must be cheap: anybody can cause it.
+    """
     app = FastAPI(title="Planasonix", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     endpoint = _WebhookEndpoint(source or AirflowConnections(), deliveries or DeliveryStore())
-    app.add_api_route("/webhook/{name}", endpoint.receive, methods=["POST"])
+
+    async def receive(name: str, request: Request) -> Response:
+        response = await endpoint.receive(name, request)
+        if 400 <= response.status_code < 500 and (receiver := endpoint.known_name(name)):
+            on_refusal(receiver)
+        return response
+
+    app.add_api_route("/webhook/{name}", receive, methods=["POST"])
     return app
 
 
@@ -91,6 +106,10 @@ class _WebhookEndpoint:
         self._deliveries = deliveries
         self._limiter = CapacityLimiter(THREADS)
         self._log = RateLimitedLog(log)
+
+    def known_name(self, name: str) -> str | None:
+        """Return the name of a receiver that exists; ``None`` for an invented name."""
+        return self._receivers.known_name(name)
 
     async def receive(self, name: str, request: Request) -> Response:
         """Return 204 for a delivery that is accepted, repeated or ignored; 503 for one that should be sent again."""

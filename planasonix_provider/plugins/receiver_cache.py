@@ -117,6 +117,11 @@ class ReceiverCache:
                 "accepted. If it stays, look at the health of Airflow's database and secrets backend.",
             )
 
+    def known_name(self, name: str) -> str | None:
+        """Return the name of a receiver that a lookup has found, in its own spelling; ``None`` for any other name."""
+        known = self._known.get(name.lower())
+        return known.name if known else None
+
     async def _find(self, name: str, max_age: float) -> CacheEntry:
         if known := self._known.get(name.lower()):
             return _with_requested_name(name, known if self._is_fresh(known, max_age) else await self._refresh(known))

@@ -1,26 +1,100 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.models.log import Log
+from airflow.utils.session import create_session
 from fastapi import FastAPI
+from sqlalchemy import delete, select
 
+from planasonix_provider.api.models import BackfillBody, SyncBody
+from planasonix_provider.monitoring import api_reader
+from planasonix_provider.plugins import page_data
 from planasonix_provider.plugins.fastapi_app import make_app
+from planasonix_provider.plugins.page_cancel import CANCEL_EVENT
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
 from tests.conftest import API_KEY
+from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, body, headers
+from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.airflow_users import app_with_login, get_json, log_in, simple_auth_manager
+from tests.support.hanging_responses import Hanging
+from tests.support.task_rows import TaskRows
 
-LogIn = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+GET_ROUTES = ("overview", "jobs", "backfills", "waits", "orphans", "charts")
+CSRF = {"X-Requested-With": "planasonix"}
 
-GET_ROUTES = ("overview", "jobs", "backfills")
+
+def start(simulator: Simulator, number: int) -> list[str]:
+    """Start jobs that stay queued."""
+    ids = []
+    for _ in range(number):
+        connection_id = f"conn_{uuid.uuid4().hex}"
+        simulator.workspace.add_connection(connection_id)
+        simulator.plan(connection_id, queued_seconds=1_000)
+        ids.append(simulator.workspace.start_sync(connection_id, SyncBody()).id)
+    return ids
+
+
+def start_backfill(simulator: Simulator) -> str:
+    """Start a backfill of three jobs that go on running."""
+    connection_id = f"conn_{uuid.uuid4().hex}"
+    simulator.workspace.add_connection(connection_id)
+    simulator.plan_backfill(connection_id, jobs=3, queued_seconds=0, running_seconds=1_000)
+    window = BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=datetime(2025, 2, 1, tzinfo=UTC))
+    return simulator.workspace.start_backfill(connection_id, window).id
+
+
+def audit_log() -> list[Log]:
+    with create_session() as session:
+        entries = list(session.scalars(select(Log).where(Log.event == CANCEL_EVENT)))
+        session.expunge_all()
+        return entries
+
+
+class Permissions:
+    """Forbids single DAGs and connections to a user of the simple auth manager, which knows roles only."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def forbid(self, kind: str, method: str, name: str) -> None:
+        auth_manager = get_auth_manager()
+        allowed = getattr(auth_manager, f"is_authorized_{kind}")
+
+        def is_authorized(**given: Any) -> bool:
+            details = given.get("details")
+            named = details and (details.id if kind == "dag" else details.conn_id)
+            return not (given["method"] == method and named == name) and allowed(**given)
+
+        self._monkeypatch.setattr(auth_manager, f"is_authorized_{kind}", is_authorized)
+
+
+@pytest.fixture
+def permissions(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Permissions:
+    return Permissions(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _audit_log(airflow_db: None) -> Iterator[None]:
+    yield
+    with create_session() as session:
+        session.execute(delete(Log).where(Log.event == CANCEL_EVENT))
 
 
 @pytest.fixture
 def app(airflow_db: None, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     simple_auth_manager(tmp_path, monkeypatch)
+    # A slow machine may need longer than people want to wait.
+    monkeypatch.setattr(page_data, "MAX_WAIT_SECONDS", 60.0)
     return app_with_login(make_app(has_page=True))
 
 
@@ -62,10 +136,346 @@ class TestReading:
 
 class TestOverview:
     async def test_it_shows_what_runs(self, app: FastAPI, simulator: Simulator) -> None:
+        start(simulator, 3)
         async with log_in(app, "op") as client:
             (connection,) = (await get_json(client, "overview"))["connections"]
-        assert connection["conn_id"] == "planasonix_default"
-        assert connection["is_reachable"] is True
-        assert connection["message"].startswith("Connected to http://127.0.0.1")
-        assert (connection["active_jobs"], connection["active_backfills"], connection["has_more"]) == (0, 0, False)
-        assert API_KEY not in str(connection)
+        assert connection["rate_limit"]["limit"] == 1200
+        assert connection.pop("rate_limit")["remaining"] <= 1200
+        assert connection.pop("read_at").endswith("Z")
+        assert connection == {
+            "conn_id": "planasonix_default",
+            "host": simulator.url.removeprefix("http://"),
+            "is_reachable": True,
+            "message": f"Connected to {simulator.url}. The API key may read jobs.",
+            "active_jobs": 3,
+            "active_backfills": 0,
+            "has_more": False,
+            "web_url": simulator.url,
+        }
+
+    async def test_more_jobs_than_a_page(self, app: FastAPI, simulator: Simulator) -> None:
+        start(simulator, 101)
+        async with log_in(app, "op") as client:
+            (connection,) = (await get_json(client, "overview"))["connections"]
+        assert (connection["active_jobs"], connection["has_more"]) == (100, True)
+
+    @pytest.mark.parametrize(
+        ("connection", "message"),
+        [
+            ({"password": ""}, "The Airflow connection has no API key."),
+            ({"password": "plnx_wrong"}, "answered 401 Unauthorized"),
+            ({"host": "http://127.0.0.1:9"}, "The Airflow connection"),
+        ],
+    )
+    async def test_it_says_what_is_wrong_as_test_connection_does(
+        self,
+        app: FastAPI,
+        simulator: Simulator,
+        monkeypatch: pytest.MonkeyPatch,
+        connection: dict[str, Any],
+        message: str,
+    ) -> None:
+        fields = simulator.airflow_connection() | connection
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(fields))
+        async with log_in(app, "op") as client:
+            (row,) = (await get_json(client, "overview"))["connections"]
+            jobs = await get_json(client, "jobs")
+        assert (row["is_reachable"], row["active_jobs"]) == (False, None)
+        assert message in row["message"] or "127.0.0.1:9" in row["message"]
+        assert jobs["items"] == []
+        assert jobs["problem"]
+
+    async def test_an_api_that_hangs_is_not_waited_for(
+        self, app: FastAPI, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(page_data, "MAX_WAIT_SECONDS", 0.5)
+        for timeout in ("READ_TIMEOUT", "TOTAL_TIMEOUT", "MAX_SECONDS"):
+            monkeypatch.setattr(api_reader, timeout, 60.0)
+        simulator.fail("hang", times=None)
+        async with log_in(app_with_login(make_app(has_page=True)), "op") as client:
+            while not (await client.get("/planasonix/ui/overview")).is_success:
+                """The Airflow connections are not read yet."""
+            await asyncio.to_thread(hanging.begins)
+            (row,) = (await get_json(client, "overview"))["connections"]
+            jobs = await get_json(client, "jobs")
+        assert (row["is_reachable"], row["message"]) == (None, "Planasonix has not answered yet.")
+        assert jobs["problem"] == "Planasonix has not answered yet."
+        assert len(simulator.requests) == 1
+
+    async def test_receivers(self, app: FastAPI, assets: Assets, connection: Callable[..., None]) -> None:
+        async with log_in(app, "op") as client:
+            content = body()
+            assert (
+                await client.post("/planasonix/webhook/orders", content=content, headers=headers(content))
+            ).status_code == 204
+            wrong = headers(content, ANOTHER_SECRET)
+            await client.post("/planasonix/webhook/orders", content=content, headers=wrong)
+            response = await client.get("/planasonix/ui/overview")
+        (receiver,) = response.json()["receivers"]
+        assert (receiver["deliveries_24h"], receiver["refusals_24h"]) == (1, 1)
+        assert (receiver["asset"], receiver["has_secret"], receiver["problem"]) == ("orders_ready", True, None)
+        assert SECRET not in response.text
+
+
+class TestWork:
+    async def test_a_job_and_its_task(self, app: FastAPI, simulator: Simulator, task_rows: TaskRows) -> None:
+        (job_id,) = start(simulator, 1)
+        run_id = task_rows.add("sales", job_id=job_id)
+        async with log_in(app, "op") as client:
+            jobs = await get_json(client, "jobs", conn_id="planasonix_default")
+            details = await get_json(client, f"jobs/planasonix_default/{job_id}")
+        (job,) = jobs["items"]
+        assert (jobs["conn_id"], jobs["next_cursor"], jobs["problem"]) == ("planasonix_default", None, None)
+        assert (job["id"], job["can_cancel"], job["task"]["run_id"]) == (job_id, True, run_id)
+        assert details["item"]["id"] == job_id
+        assert details["tables"] is None
+
+    async def test_pages(self, app: FastAPI, simulator: Simulator) -> None:
+        started = start(simulator, 5)
+        seen: list[str] = []
+        cursor = ""
+        async with log_in(app, "op") as client:
+            while cursor is not None:
+                page = await get_json(client, "jobs", limit=2, cursor=cursor, state="active", since="24h")
+                seen += [job["id"] for job in page["items"]]
+                cursor = page["next_cursor"]
+        assert seen == started[::-1]
+
+    async def test_a_backfill_and_its_jobs(self, app: FastAPI, simulator: Simulator, task_rows: TaskRows) -> None:
+        backfill_id = start_backfill(simulator)
+        task_rows.add("sales", backfill_id=backfill_id)
+        async with log_in(app, "op") as client:
+            (backfill,) = (await get_json(client, "backfills"))["items"]
+            details = await get_json(client, f"backfills/planasonix_default/{backfill_id}")
+        assert (backfill["kind"], backfill["can_cancel"]) == ("backfill", True)
+        assert details["item"]["job_ids"] == [job["id"] for job in details["jobs"]]
+        assert len(details["jobs"]) == 3
+        assert {job["task"]["dag_id"] for job in details["jobs"]} == {"sales"}
+
+    @pytest.mark.parametrize(
+        ("query", "words"),
+        [
+            ({"state": "completed"}, "state: got 'completed'"),
+            ({"since": "yesterday"}, "since: got 'yesterday'"),
+            ({"cursor": "x"}, "cursor: got 'x'"),
+            ({"connection_id": "a/b"}, "connection_id: got 'a/b'"),
+        ],
+        ids=str,
+    )
+    async def test_an_invalid_query_is_refused(self, app: FastAPI, query: dict[str, str], words: str) -> None:
+        async with log_in(app, "op") as client:
+            response = await client.get("/planasonix/ui/jobs", params=query)
+        assert response.status_code == 400
+        assert words in response.json()["detail"]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "jobs?conn_id=unknown",
+            "jobs/unknown/job_1",
+            "jobs/planasonix_default/job_x",
+            "backfills/planasonix_default/bf_x",
+        ],
+    )
+    async def test_what_does_not_exist_is_404(self, app: FastAPI, path: str) -> None:
+        async with log_in(app, "op") as client:
+            assert (await client.get(f"/planasonix/ui/{path}")).status_code == 404
+
+
+class TestWaitsAndCharts:
+    async def test_a_waiting_task_shows_the_state_of_its_job(
+        self, app: FastAPI, simulator: Simulator, task_rows: TaskRows
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        task_rows.add(state="deferred", trigger=PlanasonixJobTrigger(job_id))
+        async with log_in(app, "op") as client:
+            (before,) = (await get_json(client, "waits"))["items"]
+            await get_json(client, "jobs")
+            (after,) = (await get_json(client, "waits"))["items"]
+        assert (before["status"], after["status"]) == (None, "queued")
+        assert before["url"] == f"{simulator.url}/jobs/{job_id}"
+
+    async def test_charts(self, app: FastAPI, simulator: Simulator, task_rows: TaskRows) -> None:
+        task_rows.add(state="success", ended_at=datetime.now(UTC), job_id="job_1")
+        async with log_in(app, "op") as client:
+            charts = await get_json(client, "charts", period="24h")
+            assert (await client.get("/planasonix/ui/charts?period=1y")).status_code == 400
+        assert (charts["period"], charts["outcomes"][-1]["succeeded"]) == ("24h", 1)
+        assert not simulator.requests
+
+
+class TestOrphans:
+    @pytest.fixture(autouse=True)
+    def _records(self, airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        # As in the API server: elsewhere, Airflow 3 does not read connections and variables from its database.
+        monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+        self.tasks = AirflowTasks()
+        yield
+        self.tasks.forget()
+
+    async def test_a_job_whose_task_is_over(self, app: FastAPI, simulator: Simulator, permissions: Permissions) -> None:
+        (job_id,) = start(simulator, 1)
+        key = self.tasks.add(key_of(), "failed", datetime.now(UTC))
+        self.tasks.store(record_of(key, job_id))
+        self.tasks.store(record_of(self.tasks.add(key_of("lost"), "failed"), None))
+        async with log_in(app, "op", **CSRF) as client:
+            orphans = await get_json(client, "orphans")
+            permissions.forbid("dag", "GET", key.dag_id)
+            hidden = await get_json(client, "orphans")
+        (orphan,) = orphans["items"]
+        assert (orphan["work"]["id"], orphan["work"]["can_cancel"]) == (job_id, True)
+        assert (orphan["conn_id"], orphan["task"]["task_id"]) == ("planasonix_default", "load")
+        assert 0 <= orphan["age_seconds"] < 60
+        assert orphan["task_ended_at"].endswith("Z")
+        assert "what 1 start of ended tasks made" in orphans["problem"]
+        assert hidden["items"] == []
+
+
+class TestCancelling:
+    async def test_a_job(self, app: FastAPI, simulator: Simulator, task_rows: TaskRows) -> None:
+        (job_id,) = start(simulator, 1)
+        task_rows.add("sales", job_id=job_id)
+        async with log_in(app, "op", **CSRF) as client:
+            assert len((await get_json(client, "jobs"))["items"]) == 1
+            response = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+            # Not from the cache.
+            status = (await get_json(client, f"jobs/planasonix_default/{job_id}"))["item"]["status"]
+            again = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+        assert response.status_code == again.status_code == 200
+        assert response.json()["message"].startswith(f"Job {job_id} ")
+        assert status in ("cancelling", "cancelled")
+        assert simulator.job(job_id).status in ("cancelling", "cancelled")
+        # The second cancel is another one, unless the job was over by then.
+        entry, *_ = audit_log()
+        assert (entry.owner, entry.dag_id, entry.extra) == (
+            "op",
+            "sales",
+            f'{{"conn_id": "planasonix_default", "job_id": "{job_id}"}}',
+        )
+
+    async def test_a_backfill_until_it_is_over(self, app: FastAPI, simulator: Simulator) -> None:
+        backfill_id = start_backfill(simulator)
+        async with log_in(app, "op", **CSRF) as client:
+            path = f"/planasonix/ui/backfills/planasonix_default/{backfill_id}/cancel"
+            first, second = await asyncio.gather(client.post(path), client.post(path))
+        assert first.json() == second.json()
+        assert first.json()["status"] == "cancelled", first.json()
+        assert simulator.backfill(backfill_id).status == "cancelled"
+
+    @pytest.mark.parametrize("header", [None, "XMLHttpRequest"])
+    async def test_it_needs_the_header_of_the_page(
+        self, app: FastAPI, simulator: Simulator, header: str | None
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        async with log_in(app, "admin", **({} if header is None else {"X-Requested-With": header})) as client:
+            response = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+        assert response.status_code == 403
+        assert simulator.job(job_id).status == "queued"
+        assert not simulator.requests
+
+    @pytest.mark.parametrize("kind", ["jobs", "backfills"])
+    @pytest.mark.parametrize("user", [None, "viewer", "user"])
+    async def test_who_may_not_read_may_not_cancel(
+        self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, user: str | None, kind: str
+    ) -> None:
+        work_id = start(simulator, 1)[0] if kind == "jobs" else start_backfill(simulator)
+        task_rows.add(**{"job_id" if kind == "jobs" else "backfill_id": work_id})
+        async with log_in(app, user, **CSRF) as client:
+            response = await client.post(f"/planasonix/ui/{kind}/planasonix_default/{work_id}/cancel")
+        assert response.status_code == (403 if user else 401)
+        assert not simulator.requests
+
+    async def test_who_may_not_clear_the_dag_may_not_cancel_its_job(
+        self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, permissions: Permissions
+    ) -> None:
+        owned, free = start(simulator, 2)
+        task_rows.add("sales", job_id=owned)
+        permissions.forbid("dag", "PUT", "sales")
+        async with log_in(app, "op", **CSRF) as client:
+            jobs = {job["id"]: job for job in (await get_json(client, "jobs"))["items"]}
+            refused = await client.post(f"/planasonix/ui/jobs/planasonix_default/{owned}/cancel")
+            allowed = await client.post(f"/planasonix/ui/jobs/planasonix_default/{free}/cancel")
+        assert (jobs[owned]["can_cancel"], jobs[free]["can_cancel"]) == (False, True)
+        assert (refused.status_code, allowed.status_code) == (403, 200)
+        assert simulator.job(owned).status == "queued"
+
+    async def test_who_may_not_edit_the_connection_may_not_cancel_a_job_without_task(
+        self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, permissions: Permissions
+    ) -> None:
+        owned, free = start(simulator, 2)
+        task_rows.add("sales", job_id=owned)
+        permissions.forbid("connection", "PUT", "planasonix_default")
+        async with log_in(app, "op", **CSRF) as client:
+            jobs = {job["id"]: job for job in (await get_json(client, "jobs"))["items"]}
+            allowed = await client.post(f"/planasonix/ui/jobs/planasonix_default/{owned}/cancel")
+            refused = await client.post(f"/planasonix/ui/jobs/planasonix_default/{free}/cancel")
+        assert (jobs[owned]["can_cancel"], jobs[free]["can_cancel"]) == (True, False)
+        assert (refused.status_code, allowed.status_code) == (403, 200)
+        assert simulator.job(free).status == "queued"
+
+    @pytest.mark.parametrize(
+        "path", ["jobs/unknown/job_1", "jobs/planasonix_default/x", "backfills/planasonix_default/x"]
+    )
+    async def test_what_does_not_exist_is_404(self, app: FastAPI, path: str) -> None:
+        async with log_in(app, "op", **CSRF) as client:
+            assert (await client.post(f"/planasonix/ui/{path}/cancel")).status_code == 404
+
+    async def test_an_outage_is_reported_and_not_waited_for(self, app: FastAPI, simulator: Simulator) -> None:
+        (job_id,) = start(simulator, 1)
+        simulator.fail("status", route="cancel_job", status=503, times=None)
+        async with log_in(app, "op", **CSRF) as client:
+            response = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+        assert response.status_code == 503
+        assert "503 Service Unavailable" in response.json()["detail"]
+        assert [request.route for request in simulator.requests].count("cancel_job") == 1
+
+
+class TestVisibility:
+    async def test_tasks_of_unreadable_dags_are_hidden(
+        self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, permissions: Permissions
+    ) -> None:
+        secret, public = start(simulator, 2)
+        task_rows.add("secret", job_id=secret, state="deferred", trigger=PlanasonixJobTrigger(secret))
+        task_rows.add("public", job_id=public, state="deferred", trigger=PlanasonixJobTrigger(public))
+        permissions.forbid("dag", "GET", "secret")
+        async with log_in(app, "op") as client:
+            jobs = {job["id"]: job for job in (await get_json(client, "jobs"))["items"]}
+            waits = (await get_json(client, "waits"))["items"]
+        assert (jobs[secret]["task"], jobs[public]["task"]["dag_id"]) == (None, "public")
+        assert [wait["task"]["dag_id"] for wait in waits] == ["public"]
+
+    async def test_unreadable_connections_are_hidden(
+        self, app: FastAPI, simulator: Simulator, permissions: Permissions
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        permissions.forbid("connection", "GET", "planasonix_default")
+        async with log_in(app, "op", **CSRF) as client:
+            assert (await get_json(client, "overview"))["connections"] == []
+            for path in ("jobs?conn_id=planasonix_default", f"jobs/planasonix_default/{job_id}"):
+                assert (await client.get(f"/planasonix/ui/{path}")).status_code == 404
+            cancelled = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+        assert cancelled.status_code == 404
+
+    async def test_no_response_contains_a_secret(
+        self, app: FastAPI, simulator: Simulator, assets: Assets, connection: Callable[..., None]
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        texts = []
+        async with log_in(app, "admin", **CSRF) as client:
+            for path in (*GET_ROUTES, f"jobs/planasonix_default/{job_id}", "jobs/planasonix_default/x"):
+                response = await client.get(f"/planasonix/ui/{path}")
+                texts.append(response.text)
+            simulator.fail("odd", times=None, fields={"error": {"message": API_KEY, "code": API_KEY}})
+            texts.append((await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")).text)
+        assert len(texts) == len(GET_ROUTES) + 3
+        assert all(API_KEY not in text and SECRET not in text for text in texts)
+
+
+class TestCost:
+    async def test_many_browsers_cost_as_much_as_one(self, app: FastAPI, simulator: Simulator) -> None:
+        start(simulator, 1)
+        async with log_in(app, "op") as client:
+            paths = ("overview", "jobs", "backfills", "waits", "charts")
+            await asyncio.gather(*(get_json(client, path) for path in paths for _ in range(20)))
+        # Queued and running jobs and backfills, and cancelling jobs.
+        assert len(simulator.requests) == 5
