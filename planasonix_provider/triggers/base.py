@@ -94,6 +94,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         # By the monotonic clock.
         self._started_at: float | None = None
+        self._state: WaitState | None = None
 
     def target_arguments(self) -> dict[str, Any]:
         """Return the arguments that describe the target; a subclass with parameters of its own returns those."""
@@ -139,7 +140,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
     async def _wait(self) -> WaitEvent:
         hook = PlanasonixHook(self.planasonix_conn_id)
         poller = POLLERS.get(self.planasonix_conn_id, lambda: Poller(hook.async_client, self.planasonix_conn_id))
-        state = WaitState(
+        state = self._state = WaitState(
             self.target,
             now=utcnow(),
             info=self.log.info,
@@ -174,7 +175,10 @@ class PlanasonixWaitTrigger(BaseTrigger):
     async def _cancel(self, client: SharedClient, max_seconds: float = CANCEL_TIMEOUT_SECONDS) -> Work:
         send = partial(client.send, priority=RequestPriority.URGENT)
         work = await cancel(send, self.target, max_seconds=max_seconds, warn=self._warn_of_retry)
-        WorkMetrics(self.planasonix_conn_id, "operator").count_cancel(work)
+        # The response to a cancel does not name the connection.
+        seen = self._state.work if self._state else None
+        connection_id = seen.connection_id if seen else None
+        WorkMetrics(self.planasonix_conn_id, "operator", connection_id).count_cancel(work)
         return work
 
     # --- A killed task ---

@@ -21,7 +21,7 @@ from planasonix_provider.waiting.outages import (
     never_reached,
 )
 from planasonix_provider.waiting.request_flow import Steps
-from planasonix_provider.waiting.targets import Snapshot, WaitTarget
+from planasonix_provider.waiting.targets import Snapshot, WaitTarget, Work
 from planasonix_provider.waiting.wait_event import WaitEvent
 
 #: Log at least this often, so that a silent log means a hung task.
@@ -75,6 +75,11 @@ class WaitState:
         self._seen: Snapshot | None = None
         self._moves: Hashable | None = None
         self._seen_at = self._moved_at = self._logged = self._detailed = self._began = now
+
+    @property
+    def work(self) -> Work | None:
+        """The work as it was last seen."""
+        return self._seen.work if self._seen else None
 
     @property
     def unseen_since(self) -> datetime | None:

@@ -51,12 +51,13 @@ def test_a_failure_is_counted(make: Make, simulator: Simulator, deferrable: bool
 
 @pytest.mark.usefixtures("travel")
 def test_the_cancel_at_the_deadline_is_counted_once(
-    make: Make, simulator: Simulator, deferrable: bool, statsd: StatsdServer
+    make: Make, simulator: Simulator, deferrable: bool, statsd: StatsdServer, work_tags: dict[str, str]
 ) -> None:
     take(simulator, 600)
     notes: dict[str, Any] = {}
     assert isinstance(drive(lambda: make(deferrable=deferrable, timeout=5), notes).error, PlanasonixTimeoutError)
     assert statsd.totals() == {"started": 1, "cancelled": 1}
+    assert statsd.tags(metrics.JOB_CANCELLED) == [work_tags | {"source": "operator"}]
     # The next try finds the cancelled work, and starts again.
     take(simulator, 1)
     drive(lambda: make(deferrable=deferrable), notes, try_number=2)
