@@ -1,7 +1,7 @@
 // The page Browse > Planasonix: a title, the links to its views, and the view that the URL names.
 
 import { Charts } from "./charts.js";
-import { Component, h, Link, useSearchParams } from "./elements.js";
+import { Component, h, Link, useEffect, useLocation, useNavigate, useSearchParams, useState } from "./elements.js";
 import { Orphans } from "./orphans.js";
 import { Overview } from "./overview.js";
 import { Waits } from "./waits.js";
@@ -19,7 +19,30 @@ const VIEWS = {
 
 const SHARED_FILTERS = ["conn_id", "since", "connection_id"];
 
+let isSettled = false;
+
+/**
+ * Return whether the page may show something. Airflow renders a bundle that it has just loaded as a lazy component, and
+ * by its name from the next navigation on. React then mounts the page again, so people would lose the focus and open
+ * rows with their first change of a filter. So the page navigates once to where it is, before it shows anything.
+ */
+function useSettled() {
+  const { search } = useLocation();
+  const navigate = useNavigate();
+  const [isReady, setIsReady] = useState(isSettled);
+  useEffect(() => {
+    if (isReady) return undefined;
+    isSettled = true;
+    navigate({ search }, { replace: true });
+    // For versions of Airflow that do not mount it again.
+    const timer = setTimeout(() => setIsReady(true), 100);
+    return () => clearTimeout(timer);
+  }, []);
+  return isReady;
+}
+
 export function Page() {
+  const isReady = useSettled();
   const [query] = useSearchParams();
   const name = Object.hasOwn(VIEWS, query.get("view") ?? "") ? query.get("view") : "overview";
   return h(
@@ -41,7 +64,7 @@ export function Page() {
         ),
       ),
     ),
-    h(Boundary, { key: name }, VIEWS[name].render()),
+    isReady && h(Boundary, { key: name }, VIEWS[name].render()),
   );
 }
 
