@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -93,20 +94,16 @@ async def _requires_header(x_requested_with: Annotated[str | None, Header()] = N
 Access = Annotated[PageAccess, Depends(_access)]
 
 
+@dataclass(frozen=True)
 class _WorkFilter:
     """The query parameters of a list of work."""
 
-    def __init__(
-        self,
-        state: str = "active",
-        since: str | None = None,
-        connection_id: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=100)] = 50,
-        conn_id: str | None = None,
-        cursor: str | None = None,
-    ) -> None:
-        self.state, self.since, self.connection_id, self.limit = state, since, connection_id, limit
-        self.conn_id, self.cursor = conn_id, cursor
+    state: str
+    since: str | None
+    connection_id: str | None
+    limit: int
+    conn_id: str | None
+    cursor: str | None
 
     def query(self, kind: Kind) -> WorkQuery:
         """Return the query.
@@ -120,7 +117,19 @@ class _WorkFilter:
         return WorkQuery(kind, self.state, since, connection_id, self.limit)
 
 
-Filter = Annotated[_WorkFilter, Depends()]
+# A function, because FastAPI of Airflow 3.1 does not resolve the annotations of a class.
+async def _work_filter(
+    state: str = "active",
+    since: str | None = None,
+    connection_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    conn_id: str | None = None,
+    cursor: str | None = None,
+) -> _WorkFilter:
+    return _WorkFilter(state, since, connection_id, limit, conn_id, cursor)
+
+
+Filter = Annotated[_WorkFilter, Depends(_work_filter)]
 
 
 class _PageRoutes:
