@@ -32,6 +32,8 @@ def test_its_import_is_light() -> None:
     added = set(result_of(IMPORT))
     assert {name for name in added if name.startswith("planasonix_provider.")} == {
         "planasonix_provider.plugins",
+        "planasonix_provider.plugins.listener",
+        "planasonix_provider.plugins.notices",
         "planasonix_provider.plugins.planasonix",
         "planasonix_provider.validators",
         "planasonix_provider.windows",
