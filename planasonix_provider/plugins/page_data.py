@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Page
+from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.monitoring.api_reader import ApiReader
@@ -57,6 +57,8 @@ MAX_WAIT_SECONDS = 1.5
 ACCESS_THREADS, DATABASE_THREADS, CONNECTION_THREADS = 4, 2, 2
 #: How many responses of Planasonix are cached, each with up to a hundred jobs.
 MAX_RESPONSES = 100
+#: How many ended jobs are remembered, which lists show without their end.
+MAX_ENDED_JOBS = 2000
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class PageData:
         self._cache = PageCache(max_wait=MAX_WAIT_SECONDS)
         self._responses = PageCache(max_wait=None, max_entries=MAX_RESPONSES, max_stale=RESPONSE_SECONDS)
         self._readers: dict[str, ApiReader] = {}
+        self._ended_jobs: dict[str, Job] = {}
         self._access_limiter = CapacityLimiter(ACCESS_THREADS)
         self._database_limiter = CapacityLimiter(DATABASE_THREADS)
         self._connection_limiter = CapacityLimiter(CONNECTION_THREADS)
@@ -170,7 +173,9 @@ class PageData:
         reader = self.reader(connection)
 
         async def load() -> WorkDetails[list[WorkRow]]:
-            backfill, jobs = await read_backfill(self._send(reader, connection), backfill_id)
+            if len(self._ended_jobs) > MAX_ENDED_JOBS:
+                self._ended_jobs.clear()
+            backfill, jobs = await read_backfill(self._send(reader, connection), backfill_id, self._ended_jobs)
             row = (await self._rows(reader, [backfill]))[0]
             # The task of a backfill has started its jobs.
             return WorkDetails(row, [work_row(job, reader.settings) | {"task": row["task"]} for job in jobs])

@@ -144,6 +144,21 @@ class TestDetails:
         assert {job.id for job in jobs} == set(backfill.job_ids or ())
         assert [job.started_at for job in jobs] == sorted(job.started_at for job in jobs if job.started_at)
 
+    async def test_the_ended_jobs_of_a_backfill_are_read_once_for_their_ends(
+        self, reader: ApiReader, simulator: Simulator, travel: TravelledClock
+    ) -> None:
+        simulator.workspace.add_connection(CONNECTION)
+        simulator.plan_backfill(CONNECTION, jobs=30, parallel=25, job_seconds=60)
+        with PlanasonixHook() as hook:
+            backfill_id = hook.trigger_backfill(CONNECTION, start_at="2025-01-01", end_at="2025-02-01").id
+        travel.sleep(90)
+        ended: dict[str, Job] = {}
+        for known in (20, 25, 25):
+            _, jobs = await read_backfill(reader.send, backfill_id, ended)
+            assert sum(bool(job.finished_at) for job in jobs) == known
+        assert len(jobs) == 30
+        assert sum(request.route == "get_job" for request in simulator.requests) == 25
+
 
 class TestRows:
     def test_a_job(self, simulator: Simulator) -> None:

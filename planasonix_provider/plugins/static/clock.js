@@ -2,6 +2,8 @@
 
 import { useSyncExternalStore } from "./elements.js";
 
+const TOLERANCE_MS = 30_000;
+
 let offset = 0;
 let timer = null;
 const listeners = new Set();
@@ -9,8 +11,8 @@ const listeners = new Set();
 /** Take the server's time from a response, because the clock of this machine may be wrong. */
 export function setServerTime(date) {
   const time = Date.parse(date);
-  // The header has whole seconds, and the response has travelled.
-  if (!Number.isNaN(time)) offset = Math.abs(time - Date.now()) < 3000 ? 0 : time - Date.now();
+  // A busy server writes old times into its responses: only a clock that is wrong by more is corrected.
+  if (!Number.isNaN(time)) offset = Math.abs(time - Date.now()) < TOLERANCE_MS ? 0 : time - Date.now();
 }
 
 export function now() {

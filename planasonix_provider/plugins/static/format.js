@@ -33,9 +33,13 @@ function join(large, largeUnit, small, smallUnit) {
   return small ? `${large} ${largeUnit} ${small} ${smallUnit}` : `${large} ${largeUnit}`;
 }
 
-/** Return "3 min ago" or "in 2 h": at most one unit, because it changes while people read it. */
-export function formatRelative(time, now) {
-  const seconds = Math.round((now - Date.parse(time)) / 1000);
+/**
+ * Return "3 min ago" or "in 2 h": at most one unit, because it changes while people read it. The clocks of two machines
+ * differ, so what has happened is never in the future.
+ */
+export function formatRelative(time, now, { mayBeFuture = false } = {}) {
+  const exact = Math.round((now - Date.parse(time)) / 1000);
+  const seconds = mayBeFuture ? exact : Math.max(exact, 0);
   const length = roughly(Math.abs(seconds));
   return seconds >= 0 ? `${length} ago` : `in ${length}`;
 }

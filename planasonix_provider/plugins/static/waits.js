@@ -52,7 +52,7 @@ function rowOf(wait) {
       ),
       h(Status, { value: wait.status }),
       h(Age, { time: wait.since }),
-      wait.deadline ? h(Age, { time: wait.deadline }) : "None",
+      wait.deadline ? h(Age, { time: wait.deadline, mayBeFuture: true }) : "None",
       h(TriggererState, { isAlive: wait.is_triggerer_alive }),
     ],
   };

@@ -44,16 +44,17 @@ export function Progress({ percent, label }) {
 }
 
 /** A time as "3 min ago", which counts on. */
-export function Age({ time }) {
-  const text = useClockText(() => (time ? formatRelative(time, now()) : NONE));
+export function Age({ time, mayBeFuture }) {
+  const text = useClockText(() => (time ? formatRelative(time, now(), { mayBeFuture }) : NONE));
   return time ? h("time", { dateTime: time, title: formatTime(time) }, text) : text;
 }
 
 /** How long something took, or takes so far. */
 export function Duration({ work }) {
   const text = useClockText(() => {
-    if (work.is_over || !work.started_at) return formatDuration(work.duration_seconds);
-    return formatDuration((now() - Date.parse(work.started_at)) / 1000);
+    const startedAt = work.started_at ?? (work.status === "running" ? work.created_at : null);
+    if (work.is_over || !startedAt) return formatDuration(work.duration_seconds);
+    return formatDuration((now() - Date.parse(startedAt)) / 1000);
   });
   return h("span", { className: "number" }, text);
 }
