@@ -25,7 +25,7 @@ WHEEL := .venvs/wheel
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
 # The pictures in the docs.
-PICTURES := simulator connection-form button log
+PICTURES := simulator connection-form button log page-overview page-backfills page-charts page-phone page-panel
 AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
@@ -88,8 +88,8 @@ browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Air
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-browser-airflow: $(BROWSER)/.installed $(ENVIRONMENTS:%=%/.installed) ## the same without the simulator's pages: connection form, button and log on each Airflow
-	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_task_page.py $(CALM)
+browser-airflow: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## the same without the simulator's pages: connection form, page, button and log on each Airflow
+	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py $(CALM)
 
 # Checks pages for accessibility.
 $(AXE):

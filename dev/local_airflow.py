@@ -42,6 +42,8 @@ What to try
   - Switch on the DAG planasonix_nightly_sync, beside its name; a run starts at once:
       {airflow.url}/dags/planasonix_nightly_sync
   - Read the log of its task load_orders, and follow its button "Open in Planasonix".
+  - Watch its job in Browse > Planasonix, and cancel it there:
+      {airflow.url}/plugin/planasonix?view=jobs
   - Switch on all other DAGs, too: each has its own Planasonix connections, so they run together.
   - Let the next poll of a job fail; the task continues:
       curl {planasonix.url}/_simulator/faults \\

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from functools import cached_property
 from pathlib import Path
+
+import httpx
 
 from dev.local_airflow import LocalAirflow
 from dev.processes import ROOT
@@ -16,7 +20,35 @@ VERSIONS = sorted(
 NEWEST = VERSIONS[-1]
 DAGS = Path(__file__).parent / "dags"
 
+#: The users of Airflow 3, each with the role of its name, which is the password, too.
+USERS = ("admin", "viewer")
+
 _OPEN_TO_ALL = 'AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = True\n'
+
+
+class LocalAirflow3(LocalAirflow):
+    """Airflow 3, whose users log in."""
+
+    def _settings(self) -> dict[str, str]:
+        return super()._settings() | {
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{user}" for user in USERS),
+        }
+
+    def start(self, patience: float = 180) -> None:
+        """Write the passwords, then start."""
+        (self.home / "passwords.json").write_text(json.dumps({user: user for user in USERS}))
+        super().start(patience)
+
+    def log_in(self, user: str) -> str:
+        """Return a user's token; the UI reads it from the cookie ``_token``."""
+        answer = httpx.post(f"{self.url}/auth/token", json={"username": user, "password": user}, timeout=120)
+        return str(answer.raise_for_status().json()["access_token"])
+
+    @cached_property
+    def _token(self) -> str:
+        return self.log_in("admin")
 
 
 class LocalAirflow2(LocalAirflow):
@@ -47,7 +79,7 @@ class LocalAirflow2(LocalAirflow):
 
 def airflow_of(version: str, home: Path, env: dict[str, str]) -> LocalAirflow:
     """Make an Airflow of a version, which runs in the environment that has it; its DAGs come with :func:`add_dags`."""
-    kind = LocalAirflow2 if version.startswith("2.") else LocalAirflow
+    kind = LocalAirflow2 if version.startswith("2.") else LocalAirflow3
     # The Makefile makes these environments.
     environment = ROOT / (".venv" if version == NEWEST else f".venvs/{version}")
     dags = home / "dags"

@@ -4,7 +4,7 @@
     .venvs/browser/bin/python -m pytest tests/browser -k 3.3.2      one Airflow
 
 Chromium comes from the operating system, axe-core from npm; ``pytest`` alone, and ``make test``, leave this folder out.
-Each Airflow runs in the environment that has it, with a PostgreSQL of its own, and needs no login. Pictures of all that
+Each Airflow runs in the environment that has it, with a PostgreSQL of its own. Pictures of all that
 was looked at are in ``.browser/`` afterwards; ``make browser WRITE=docs`` renews those that the docs show.
 """
 
@@ -90,9 +90,10 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def planasonix_of_airflow(version: str) -> Iterator[Simulator]:
-    """What the DAGs of the Airflow of that version sync with; one of their jobs runs for as long as anybody looks."""
+    """What the DAGs of the Airflow of that version sync with; three of their jobs run for as long as anybody looks."""
     with Simulator(api_key=API_KEY, queued_seconds=1, job_seconds=4) as planasonix:
-        planasonix.plan("conn_demo_02", times=None, running_seconds=100_000)
+        for connection_id in ("conn_demo_02", "conn_demo_05", "conn_demo_06"):
+            planasonix.plan(connection_id, times=None, running_seconds=100_000)
         yield planasonix
 
 

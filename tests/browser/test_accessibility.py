@@ -10,10 +10,10 @@ DESK: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
-def findings(page: Page, axe: str) -> list[str]:
-    """What axe has to say against a page; what it cannot decide counts."""
+def findings(page: Page, axe: str, part: str = ":root") -> list[str]:
+    """What axe has to say against a page, or a part of it; what it cannot decide counts."""
     page.evaluate(axe)
-    found = page.evaluate("axe.run()")
+    found = page.evaluate("(part) => axe.run(part)", part)
     rules = [*found["violations"], *found["incomplete"]]
     return [f"{rule['id']} ({rule['impact']}): {node['html']}" for rule in rules for node in rule["nodes"]]
 

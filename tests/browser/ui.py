@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import FloatRect, Page, expect
+from playwright.sync_api import FloatRect, Page
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Job
 from planasonix_provider.simulator import Simulator
-from tests.browser.airflows import NEWEST
+from tests.browser.airflows import NEWEST, LocalAirflow3
 from tests.browser.connection_form import Airflow2Form, Airflow3Form, ConnectionForm
 from tests.browser.task_page import TaskPage
 from tests.system.runs import wait_until
@@ -36,9 +36,12 @@ class UI:
         self._pictures = pictures
         self.is_airflow_2 = version.startswith("2.")
         if not self.is_airflow_2:
-            # The first visit ends here wherever it was to go: on the way it is given its login.
-            page.goto("/")
-            expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
+            self.log_in("admin")
+
+    def log_in(self, user: str) -> None:
+        """Go on as this user of Airflow 3."""
+        assert isinstance(self.airflow, LocalAirflow3)
+        self.page.context.add_cookies([{"name": "_token", "value": self.airflow.log_in(user), "url": self.airflow.url}])
 
     @property
     def form(self) -> ConnectionForm:
@@ -65,9 +68,10 @@ class UI:
         (connection,) = json.loads(done.stdout[done.stdout.index("[{") :])
         return dict(connection)
 
-    def picture(self, name: str) -> None:
-        """Keep what the tab shows."""
-        self.page.screenshot(path=self._pictures / f"airflow-{self.version}-{name}.png", animations="disabled")
+    def picture(self, name: str, area: FloatRect | None = None) -> None:
+        """Keep what the tab shows, or a part of it."""
+        path = self._pictures / f"airflow-{self.version}-{name}.png"
+        self.page.screenshot(path=path, clip=area, animations="disabled")
 
     def picture_of_the_docs(self, name: str, area: FloatRect) -> None:
         """Keep a part of it for the docs, which show the newest Airflow."""
