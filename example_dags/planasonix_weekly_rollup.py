@@ -28,7 +28,8 @@ except ImportError:
     every_day: Any = "@daily"
     every_week: Any = [orders]
 else:
-    every_day = CronPartitionTimetable("0 0 * * *", timezone="UTC")
+    # The run at midnight has the key of the day that has just ended.
+    every_day = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
     week = RollupMapper(upstream_mapper=StartOfWeekMapper(), window=WeekWindow())
     every_week = PartitionedAssetTimetable(assets=orders, default_partition_mapper=week)
 
