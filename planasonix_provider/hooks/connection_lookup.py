@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from planasonix_provider.airflow_compat import database_session, supervisor_channel
-from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixTransportError
+from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixTransportError
 
 
 def must_block() -> bool:
@@ -42,6 +42,12 @@ def lookup_errors(conn_id: str) -> Iterator[None]:
             "stays, look at the health of Airflow's API server, database or secrets backend.",
             sent=False,
         ) from fault
+
+
+def public_message(error: PlanasonixError) -> str:
+    """Return the message of an error without the text of another package's exception, which may contain secrets."""
+    fault = error.__cause__
+    return error.message.replace(f"{type(fault).__name__}: {fault}", type(fault).__name__) if fault else error.message
 
 
 def list_conn_ids(conn_type: str) -> frozenset[str]:

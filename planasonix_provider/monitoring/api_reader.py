@@ -55,7 +55,7 @@ class ApiReader:
     def update(self, settings: ConnectionSettings) -> None:
         """Use other settings from now on, if they have changed."""
         if settings.client_config != self.settings.client_config:
-            asyncio.get_running_loop().call_later(CLOSE_AFTER_SECONDS, _close, self._client)
+            self.close_later()
             self._client = SharedClient(self._connect)
             self._is_answering, self._error = False, None
         self.settings = settings
@@ -84,6 +84,10 @@ class ApiReader:
         response = await self._client.send(request, priority=RequestPriority.FIRST, retry=False)
         self._is_answering, self._error = True, None
         return response
+
+    def close_later(self) -> None:
+        """Close the connections when the last requests are over."""
+        asyncio.get_running_loop().call_later(CLOSE_AFTER_SECONDS, _close, self._client)
 
     async def close(self) -> None:
         """Close the connections; the next request opens another."""

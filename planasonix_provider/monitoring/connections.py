@@ -14,7 +14,7 @@ from planasonix_provider.api.headers import RateLimit
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.api.states import ACTIVE_STATES
 from planasonix_provider.clock import utcnow
-from planasonix_provider.hooks.connection_lookup import list_conn_ids
+from planasonix_provider.hooks.connection_lookup import list_conn_ids, public_message
 from planasonix_provider.hooks.connection_settings import ConnectionSettings
 from planasonix_provider.hooks.connection_test import failure_message, success_message
 from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -84,6 +84,8 @@ def read_connection(conn_id: str) -> MonitoredConnection:
     try:
         return MonitoredConnection(conn_id, settings=PlanasonixHook(conn_id).settings)
     except PlanasonixError as error:
+        # Everybody who may read the connection sees it on the page.
+        error.set_message(public_message(error))
         return MonitoredConnection(conn_id, error=error)
 
 
@@ -123,7 +125,7 @@ def connection_row(
     return {
         "conn_id": connection.conn_id,
         "host": settings.client_config.host if settings else None,
-        "is_reachable": isinstance(error, PlanasonixRateLimitError) if error else True if active else None,
+        "is_reachable": _is_reachable(error, active),
         "message": message,
         "rate_limit": _rate_limit_row(rate_limit) if rate_limit else None,
         "active_jobs": active.jobs if active else None,
@@ -132,6 +134,13 @@ def connection_row(
         "web_url": settings.web_url if settings else None,
         "read_at": read_at,
     }
+
+
+def _is_reachable(error: PlanasonixError | None, active: ActiveWork | None) -> bool | None:
+    if error is None:
+        return True if active else None
+    # An error without a class of its own is one of Airflow, and says nothing about Planasonix.
+    return None if type(error) is PlanasonixError else isinstance(error, PlanasonixRateLimitError)
 
 
 def _rate_limit_row(rate_limit: RateLimit) -> RateLimitRow:

@@ -225,8 +225,15 @@ class _ChartReader:
             .order_by(AssetEvent.timestamp.desc())
             .limit(MAX_EVENTS)
         )
+        # Airflow repeats an event for each of its partitions.
+        counted = set()
         for *identity, asset_id, extra in self._session.execute(query) if assets else ():
-            if TaskKey(*identity) not in tasks and isinstance(extra, dict):
+            task = TaskKey(*identity)
+            if task in tasks or not isinstance(extra, dict):
+                continue
+            load = (task, asset_id, *(str(extra.get(name)) for name in ("job_id", "backfill_id")))
+            if load not in counted:
+                counted.add(load)
                 table = assets[asset_id]
                 self._add_rows(table.connection_id, table.table, extra.get("rows_loaded"))
 

@@ -15,6 +15,7 @@ from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundEr
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import loop_time, utcnow
+from planasonix_provider.hooks.connection_lookup import public_message
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.monitoring.attempt_records import StoredRecord, delete_records, read_records, still_over
 from planasonix_provider.waiting.attempt import AttemptRecord
@@ -241,7 +242,7 @@ async def _for_each_connection(
             async with SharedClient(PlanasonixHook(conn_id).async_client) as client:
                 return some, await action(client, some)
         except PlanasonixError as error:
-            return some, error.message
+            return some, public_message(error)
         except TimeoutError:
             return some, "Planasonix does not answer in time."
 

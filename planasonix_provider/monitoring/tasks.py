@@ -176,16 +176,24 @@ def _read_rows_loaded(session: Session, owners: Mapping[str, TaskKey], works: Co
         *identity,
         value["job_id"].as_string(),
         value["backfill_id"].as_string(),
-        value["metrics"]["rows_loaded"].as_integer(),
-        value["rows_loaded"].as_integer(),
+        # As text: PostgreSQL refuses the whole query if one value does not fit its integers.
+        value["metrics"]["rows_loaded"].as_string(),
+        value["rows_loaded"].as_string(),
     ).where(XComModel.key == "return_value", tuple_(*identity).in_(set(silent)))
     rows: dict[TaskKey, int] = {}
     for *names, job_id, backfill_id, rows_of_job, rows_of_backfill in session.execute(query):
         task = TaskKey(*names)
-        loaded = rows_of_job if rows_of_backfill is None else rows_of_backfill
+        loaded = _to_int(rows_of_job if rows_of_backfill is None else rows_of_backfill)
         if loaded is not None and silent[task].id in (job_id, backfill_id):
             rows[task] = loaded
     return rows
+
+
+def _to_int(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _shows_rows(work: Work) -> bool:

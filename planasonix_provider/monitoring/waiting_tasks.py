@@ -117,7 +117,7 @@ def _waiting_task(row: Any, alive: Mapping[int, bool]) -> WaitingTask:
     return WaitingTask(
         task=task_row(TaskKey(dag_id, run_id, task_id, map_index), try_number=try_number, state=str(state)),
         since=as_utc(trigger.created_date) if trigger.created_date else None,
-        deadline=utc("deadline", arguments["deadline"]) if arguments.get("deadline") else None,
+        deadline=_deadline(arguments),
         target=_target(trigger.classpath, arguments),
         conn_id=arguments.get("planasonix_conn_id"),
         status=arguments.get("status"),
@@ -132,6 +132,13 @@ def _arguments(trigger: Any) -> Mapping[str, Any]:
         # Encrypted with another key.
         return {}
     return arguments
+
+
+def _deadline(arguments: Mapping[str, Any]) -> datetime | None:
+    try:
+        return utc("deadline", arguments["deadline"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _target(class_path: str, arguments: Mapping[str, Any]) -> WaitTarget | None:

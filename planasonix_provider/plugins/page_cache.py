@@ -67,6 +67,8 @@ class PageCache:
         # In the order of their last use.
         self._entries: dict[str, PageCacheEntry[Any]] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
+        # The keys that have expired since their loads began.
+        self._expired: set[str] = set()
 
     async def get(self, key: str, load: Callable[[], Awaitable[T]], *, max_age: float) -> PageCacheEntry[T]:
         """Return the entry of a key, which was loaded at most ``max_age`` seconds ago.
@@ -93,6 +95,7 @@ class PageCache:
         for key, entry in self._entries.items():
             if key.startswith(prefix):
                 self._entries[key] = replace(entry, tried_at=float("-inf"))
+        self._expired.update(key for key in self._loads if key.startswith(prefix))
 
     def _use(self, key: str) -> PageCacheEntry[Any]:
         """Return the entry, and make it the newest one."""
@@ -117,9 +120,14 @@ class PageCache:
     async def _load(self, key: str, load: Callable[[], Awaitable[Any]]) -> None:
         try:
             value = await load()
+            while key in self._expired:
+                # It may be what was true before the change.
+                self._expired.remove(key)
+                value = await load()
             entry = PageCacheEntry(value, utcnow(), None, monotonic(), monotonic())
         except Exception as error:
             entry = replace(self._entries.get(key, PageCacheEntry()), error=error, tried_at=monotonic())
         finally:
             del self._loads[key]
+            self._expired.discard(key)
         self._store(key, entry)

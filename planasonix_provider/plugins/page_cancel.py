@@ -72,8 +72,10 @@ class PageCanceller:
 
     def _forget(self, key: tuple[str, str], task: asyncio.Task[Work]) -> None:
         del self._backfills[key]
-        if not task.cancelled() and isinstance(error := task.exception(), PlanasonixError):
-            log.warning("Backfill %s, cancelled on the Planasonix page, may run on. %s", key[1], error)
+        if not task.cancelled() and (error := task.exception()):
+            # The text of another exception may contain secrets.
+            reason = error.message if isinstance(error, PlanasonixError) else f"({type(error).__name__})"
+            log.warning("Backfill %s, cancelled on the Planasonix page, may run on. %s", key[1], reason)
 
 
 def log_cancel(user: str, conn_id: str, work: Work, task: TaskRow | None) -> None:

@@ -18,6 +18,7 @@ from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.monitoring.api_reader import ApiReader
 from planasonix_provider.monitoring.connections import (
+    MAX_CONNECTIONS,
     ActiveWork,
     ConnectionRow,
     MonitoredConnection,
@@ -55,8 +56,9 @@ MAX_WAIT_SECONDS = 1.5
 #: Threads for Airflow's database and secrets backends. They are separate from the API server's threads, which serve
 #: Airflow. A slow secrets backend must not block what the database answers, nor a long query the permissions.
 ACCESS_THREADS, DATABASE_THREADS, CONNECTION_THREADS = 4, 2, 2
-#: How many responses of Planasonix are cached, each with up to a hundred jobs.
-MAX_RESPONSES = 100
+#: How many responses of Planasonix are cached for some seconds, each with up to a hundred jobs: four lists of active
+#: work for each connection, and what people look at.
+MAX_RESPONSES = 4 * MAX_CONNECTIONS + 200
 #: How many ended jobs are remembered, which lists show without their end.
 MAX_ENDED_JOBS = 2000
 
@@ -110,7 +112,7 @@ class PageData:
 
         found = (await self._get("connections", load, CONNECTIONS_SECONDS)).required_value
         for conn_id in self._readers.keys() - found.keys():
-            del self._readers[conn_id]
+            self._readers.pop(conn_id).close_later()
         return found
 
     async def connection_rows(self, connections: list[MonitoredConnection]) -> list[ConnectionRow]:

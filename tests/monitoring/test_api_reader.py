@@ -78,6 +78,17 @@ async def test_another_key_is_used_at_once(reader: ApiReader, simulator: Simulat
     await reader.send(JOBS)
 
 
+async def test_its_connections_are_closed_later(
+    reader: ApiReader, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_reader, "CLOSE_AFTER_SECONDS", 0.0)
+    await reader.send(JOBS)
+    assert reader.rate_limit
+    reader.close_later()
+    await asyncio.sleep(0.05)
+    assert reader.rate_limit is None
+
+
 async def test_an_api_that_hangs_is_given_up_soon(
     reader: ApiReader, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,17 +46,21 @@ def orders(task_rows: TaskRows) -> Iterator[int]:
         session.execute(delete(AssetModel))
 
 
-def add_event(asset_id: int, run_id: str | None, rows: Any, at: datetime = NOW) -> None:
+def add_event(
+    asset_id: int, run_id: str | None, rows: Any, at: datetime = NOW, *, job_id: str = "job_1", partition: Any = None
+) -> None:
     with create_session() as session:
         event = AssetEvent(
             asset_id=asset_id,
-            extra={"rows_loaded": rows},
+            extra={"rows_loaded": rows, "job_id": job_id},
             source_dag_id="dag",
             source_run_id=run_id,
             source_task_id="load",
             source_map_index=-1,
         )
         event.timestamp = at
+        # Before Airflow 3.2, this is no column.
+        event.partition_key = partition
         session.add(event)
 
 
@@ -134,9 +138,16 @@ class TestTables:
         without_result = task_rows.add(job_id="job_2")
         add_event(orders, with_result, 10)
         add_event(orders, without_result, 3)
-        add_event(orders, without_result, None)
-        add_event(orders, without_result, 1_000, NOW - timedelta(days=2))
+        add_event(orders, without_result, None, job_id="job_2")
+        add_event(orders, without_result, 1_000, NOW - timedelta(days=2), job_id="job_3")
         assert read_charts("24h", NOW)["tables"] == [{"connection_id": "conn_1", "name": "orders", "rows_loaded": 13}]
+
+    def test_a_load_of_many_partitions_counts_once(self, task_rows: TaskRows, orders: int) -> None:
+        run_id = task_rows.add(job_id="job_1")
+        for day in range(1, 32):
+            add_event(orders, run_id, 10, partition=f"2025-01-{day:02}")
+        add_event(orders, run_id, 5, job_id="job_2")
+        assert [one["rows_loaded"] for one in read_charts("24h", NOW)["tables"]] == [15]
 
     def test_only_the_largest_are_listed(self, task_rows: TaskRows) -> None:
         tables = {f"table_{number}": number + 1 for number in range(30)}

@@ -121,3 +121,12 @@ class TestRows:
     def test_they_are_unknown_without_such_a_result(self, task_rows: TaskRows, result: Any) -> None:
         task_rows.add(job_id="job_1", **({} if result is None else {"return_value": result}))
         assert find_tasks([job(status="succeeded")])["job_1"].rows_loaded is None
+
+    @pytest.mark.parametrize(
+        ("rows", "shown"),
+        [(3_000_000_000, 3_000_000_000), ("44802", 44802), ("many", None), (None, None), ([1], None)],
+        ids=str,
+    )
+    def test_a_result_may_have_any_value(self, task_rows: TaskRows, rows: Any, shown: int | None) -> None:
+        task_rows.add(job_id="job_1", return_value={"job_id": "job_1", "metrics": {"rows_loaded": rows}})
+        assert find_tasks([job(status="succeeded")])["job_1"].rows_loaded == shown

@@ -103,6 +103,14 @@ def test_an_unreadable_trigger_is_listed_without_its_target(task_rows: TaskRows)
     assert wait_row(waiting)["target"] == "unknown"
 
 
+def test_an_unreadable_deadline_hides_no_other_task(task_rows: TaskRows) -> None:
+    trigger = PlanasonixJobTrigger("job_1")
+    trigger.deadline = "soon"  # type: ignore[assignment]
+    task_rows.add(state="deferred", trigger=trigger)
+    task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_2", deadline=DEADLINE))
+    assert [item.deadline for item in read_waiting_tasks().items] == [None, DEADLINE]
+
+
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_whether_the_triggerer_is_alive(task_rows: TaskRows, is_alive: bool) -> None:
     with create_session() as session:

@@ -17,7 +17,8 @@ from sqlalchemy import delete, select
 
 from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.monitoring import api_reader
-from planasonix_provider.plugins import page_data
+from planasonix_provider.monitoring.api_reader import ApiReader
+from planasonix_provider.plugins import page_cancel, page_data
 from planasonix_provider.plugins.fastapi_app import make_app
 from planasonix_provider.plugins.page_cancel import CANCEL_EVENT
 from planasonix_provider.simulator import Simulator
@@ -201,6 +202,35 @@ class TestOverview:
         assert (row["is_reachable"], row["message"]) == (None, "Planasonix has not answered yet.")
         assert jobs["problem"] == "Planasonix has not answered yet."
         assert len(simulator.requests) == 1
+
+    async def test_many_connections(self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        for number in range(39):
+            monkeypatch.setenv(f"AIRFLOW_CONN_PLANASONIX_{number}", json.dumps(simulator.airflow_connection()))
+        async with log_in(app, "op") as client:
+            rows = (await get_json(client, "overview"))["connections"]
+        assert [row["is_reachable"] for row in rows] == [True] * 40
+        assert len(simulator.requests) == 160
+
+    async def test_a_busy_api_server_says_nothing_about_planasonix(
+        self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(page_data, "MAX_RESPONSES", 1)
+        async with log_in(app_with_login(make_app(has_page=True)), "op") as client:
+            (row,) = (await get_json(client, "overview"))["connections"]
+        assert row["is_reachable"] is None
+        assert "Airflow's API server could not read this (TimeoutError)" in row["message"]
+
+    async def test_a_deleted_connection_leaves_no_open_connections(
+        self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closed: list[ApiReader] = []
+        monkeypatch.setattr(ApiReader, "close_later", lambda reader: closed.append(reader))
+        monkeypatch.setattr(page_data, "CONNECTIONS_SECONDS", -1.0)
+        async with log_in(app, "op") as client:
+            assert len((await get_json(client, "overview"))["connections"]) == 1
+            monkeypatch.delenv("AIRFLOW_CONN_PLANASONIX_DEFAULT")
+            assert (await get_json(client, "overview"))["connections"] == []
+        assert len(closed) == 1
 
     async def test_receivers(self, app: FastAPI, assets: Assets, connection: Callable[..., None]) -> None:
         async with log_in(app, "op") as client:
@@ -419,6 +449,23 @@ class TestCancelling:
     async def test_what_does_not_exist_is_404(self, app: FastAPI, path: str) -> None:
         async with log_in(app, "op", **CSRF) as client:
             assert (await client.post(f"/planasonix/ui/{path}/cancel")).status_code == 404
+
+    async def test_an_unexpected_error_in_the_background_is_logged(
+        self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def cancel(*_: Any, **__: Any) -> Any:
+            await asyncio.sleep(0.1)
+            raise OSError(API_KEY)
+
+        monkeypatch.setattr(page_cancel, "cancel", cancel)
+        monkeypatch.setattr(page_cancel, "MAX_WAIT_SECONDS", 0.0)
+        backfill_id = start_backfill(simulator)
+        async with log_in(app, "op", **CSRF) as client:
+            response = await client.post(f"/planasonix/ui/backfills/planasonix_default/{backfill_id}/cancel")
+            await asyncio.sleep(0.2)
+        assert "is being cancelled" in response.json()["message"]
+        assert f"Backfill {backfill_id}, cancelled on the Planasonix page, may run on. (OSError)" in caplog.text
+        assert API_KEY not in caplog.text
 
     async def test_an_outage_is_reported_and_not_waited_for(self, app: FastAPI, simulator: Simulator) -> None:
         (job_id,) = start(simulator, 1)

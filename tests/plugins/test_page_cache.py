@@ -118,6 +118,15 @@ async def test_expired_values_are_loaded_again(source: Source) -> None:
     assert [(await cache.get(key, source.load, max_age=5)).value for key in ("a 1", "a 2", "b 1")] == [4, 5, 3]
 
 
+async def test_a_load_that_began_before_a_change_is_repeated(source: Source) -> None:
+    cache = PageCache(max_wait=0.01)
+    source.released.clear()
+    await cache.get("a 1", source.load, max_age=5)
+    cache.expire("a ")
+    source.released.set()
+    assert [(await cache.get("a 1", source.load, max_age=5)).value for _ in range(2)] == [2, 2]
+
+
 async def test_its_size_is_limited(source: Source, pass_time: Callable[[float], None]) -> None:
     cache = PageCache(max_wait=1, max_entries=3, max_stale=60)
     for key in "abcad":
