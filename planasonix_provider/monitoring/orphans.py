@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
@@ -63,6 +63,11 @@ class Orphan:
         return self.stored.record.planasonix_conn_id
 
     @property
+    def dag_id(self) -> str:
+        """The DAG of the task."""
+        return self.stored.record.task_key.dag_id
+
+    @property
     def connection_id(self) -> str:
         """Planasonix's connection."""
         return (self.work and self.work.connection_id) or self.stored.record.connection_id
@@ -105,15 +110,24 @@ class Orphan:
         return list_command(self.kind, self.connection_id, self.conn_id)
 
 
+class ListingProblem(NamedTuple):
+    """Why there may be more orphans, in a sentence; ``conn_id`` is ``None`` if that concerns no single connection."""
+
+    conn_id: str | None
+    text: str
+
+
 @dataclass(frozen=True)
 class OrphanListing:
-    """The orphans that were found.
-
-    :param problems: why there may be more: one sentence for each Airflow connection that has failed.
-    """
+    """The orphans that were found, and why there may be more."""
 
     orphans: Sequence[Orphan]
-    problems: Sequence[str] = ()
+    all_problems: Sequence[ListingProblem] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """The texts of the problems."""
+        return [problem.text for problem in self.all_problems]
 
 
 @dataclass(frozen=True)
@@ -188,7 +202,8 @@ async def find_orphans(
     ended_before = utcnow() - older_than
     candidates = [stored for stored in over if stored.record.may_be_orphaned and stored.task_ended_at <= ended_before]
     found = await examine(candidates, max_seconds=max_seconds)
-    return OrphanListing(found.orphans, [*([listing.problem] if listing.problem else []), *found.problems])
+    unread = [ListingProblem(None, listing.problem)] if listing.problem else []
+    return OrphanListing(found.orphans, [*unread, *found.all_problems])
 
 
 async def examine(records: Sequence[StoredRecord], *, max_seconds: float | None = None) -> OrphanListing:
@@ -200,15 +215,16 @@ async def examine(records: Sequence[StoredRecord], *, max_seconds: float | None 
             return await _look(through_outages(partial(client.send, retry=False), seconds), some)
 
     orphans: list[Orphan] = []
-    problems: list[str] = []
+    problems: list[ListingProblem] = []
     for some, findings in await _for_each_connection(records, lambda stored: stored.record, look):
+        name = some[0].record.planasonix_conn_id
         if isinstance(findings, str):
-            name = some[0].record.planasonix_conn_id
-            problems.append(f"The orphaned jobs of Airflow connection {name!r} cannot be found. {findings}")
+            text = f"The orphaned jobs of Airflow connection {name!r} cannot be found. {findings}"
+            problems.append(ListingProblem(name, text))
             continue
         await asyncio.to_thread(delete_records, findings.finished)
         orphans += findings.orphans
-        problems += findings.problems
+        problems += [ListingProblem(name, text) for text in findings.problems]
     return OrphanListing(sorted(orphans, key=lambda orphan: orphan.started_at), problems)
 
 

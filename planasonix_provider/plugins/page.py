@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -27,7 +28,8 @@ from planasonix_provider.monitoring.connections import MonitoredConnection
 from planasonix_provider.monitoring.history import PERIODS
 from planasonix_provider.monitoring.json_types import json_time
 from planasonix_provider.monitoring.orphan_rows import OrphanRow, unknown_starts
-from planasonix_provider.monitoring.tasks import TaskRow, find_tasks
+from planasonix_provider.monitoring.orphans import OrphanListing
+from planasonix_provider.monitoring.tasks import TaskRow
 from planasonix_provider.monitoring.work import Kind, WorkQuery, WorkRow
 from planasonix_provider.plugins.page_access import PageAccess
 from planasonix_provider.plugins.page_cache import PageCacheEntry
@@ -157,22 +159,23 @@ class _PageRoutes:
 
     async def _work(self, kind: Kind, access: PageAccess, given: _WorkFilter) -> Response:
         connection = await self._connection(access, given.conn_id)
+        query = partial(given.query, kind)
         with _bad_requests():
-            query = given.query(kind)
+            query()
         rows: list[WorkRow] = []
-        next_cursor = None
+        next_cursor = read_at = None
         if connection.error:
             problem: str | None = connection.error.message
         else:
-            entry = await self._data.work(connection, query, given.cursor)
+            entry = await self._data.work(connection, f"{kind} {given}", query, given.cursor)
             with _bad_requests():
                 if isinstance(entry.error, ValueError):
                     raise entry.error.with_traceback(None)
-            problem = problem_of(entry)
+            read_at, problem = json_time(entry.read_at), problem_of(entry)
             if entry.value:
                 rows = await self._data.ask(_rows_for_user, access, connection.conn_id, entry.value.rows)
                 next_cursor = entry.value.next_cursor
-        return _json(conn_id=connection.conn_id, items=rows, next_cursor=next_cursor, problem=problem)
+        return _json(conn_id=connection.conn_id, items=rows, next_cursor=next_cursor, read_at=read_at, problem=problem)
 
     async def job(self, access: Access, conn_id: str, job_id: str) -> Response:
         """Return a job and its tables."""
@@ -195,51 +198,56 @@ class _PageRoutes:
     async def waits(self, access: Access) -> Response:
         """Return the waiting tasks of the DAGs that the user may read."""
         connections = await self._readable_connections(access)
-        waiting = _value(await self._data.waits())
+        entry = await self._data.waits()
+        waiting = _value(entry)
         rows = self._data.wait_rows(waiting, connections)
         readable = await self._data.ask(access.readable_dags, {row["task"]["dag_id"] for row in rows})
-        return _json(items=[row for row in rows if row["task"]["dag_id"] in readable], has_more=waiting.has_more)
+        items = [row for row in rows if row["task"]["dag_id"] in readable]
+        return _json(items=items, has_more=waiting.has_more, **_age_of(entry))
 
     async def orphans(self, access: Access) -> Response:
         """Return the orphans of the DAGs that the user may read."""
         connections = await self._readable_connections(access)
         entry = await self._data.orphans()
-        listing = _value(entry)
+        listing = await self._data.ask(_listing_for_user, access, _value(entry))
         rows = self._data.orphan_rows(listing, connections, utcnow())
-        return _json(
-            items=await self._data.ask(_orphans_for_user, access, rows),
-            problem=" ".join(filter(None, [*listing.problems, unknown_starts(listing), problem_of(entry)])) or None,
-        )
+        age = _age_of(entry)
+        problem = " ".join(filter(None, [*listing.problems, unknown_starts(listing), age["problem"]])) or None
+        return _json(items=await self._data.ask(_orphans_for_user, access, rows), **age | {"problem": problem})
 
     async def charts(self, access: Access, period: str = "24h") -> Response:
         """Return the data of the charts."""
         await self._require_reading(access)
         if period not in PERIODS:
             raise HTTPException(400, f"period: got {period!r}, allowed is {', '.join(PERIODS)}.")
-        return _json(period=period, **_value(await self._data.charts(period)))
+        entry = await self._data.charts(period)
+        return _json(period=period, **_value(entry), **_age_of(entry))
 
     # --- Cancelling ---
 
     async def cancel_job(self, access: Access, conn_id: str, job_id: str) -> Response:
         """Cancel a job."""
-        return await self._cancel(access, conn_id, routes.get_job, job_id)
+        return await self._cancel(access, conn_id, "job", routes.get_job, job_id)
 
     async def cancel_backfill(self, access: Access, conn_id: str, backfill_id: str) -> Response:
         """Cancel the jobs of a backfill."""
-        return await self._cancel(access, conn_id, routes.get_backfill, backfill_id)
+        return await self._cancel(access, conn_id, "backfill", routes.get_backfill, backfill_id)
 
-    async def _cancel(self, access: PageAccess, conn_id: str, get: Callable[[str], Any], work_id: str) -> Response:
+    async def _cancel(
+        self, access: PageAccess, conn_id: str, kind: Kind, get: Callable[[str], Any], work_id: str
+    ) -> Response:
         connection = await self._usable_connection(access, conn_id)
         reader = self._data.reader(connection)
         with _bad_requests():
             request = get(work_id)
         with _api_errors():
+            # Who may not cancel sends no request that overtakes those of tasks.
+            known = await self._data.known_task(connection, kind, request, work_id)
+            await self._require_cancelling(access, conn_id, known)
             work: Work = await reader.send_first(request)
             # The browser is not asked which task this is: it would decide who may cancel.
-            owner = (await self._data.query(find_tasks, [work])).get(work.id)
-            task = owner.row if owner else None
-            if not await self._data.ask(_can_cancel, access, conn_id, task):
-                raise HTTPException(403, _forbidden_message(conn_id, task))
+            task = await self._data.task_of(work)
+            await self._require_cancelling(access, conn_id, task)
             if work.is_over:
                 return JSONResponse({"status": work.status, "message": f"It is over already: it is {work.status}."})
             await self._data.query(log_cancel, access.user_name, conn_id, work, task)
@@ -254,6 +262,10 @@ class _PageRoutes:
     async def _require_reading(self, access: PageAccess) -> None:
         if not await self._data.ask(access.can_read_connections):
             raise HTTPException(403, "Forbidden")
+
+    async def _require_cancelling(self, access: PageAccess, conn_id: str, task: TaskRow | None) -> None:
+        if not await self._data.ask(_can_cancel, access, conn_id, task):
+            raise HTTPException(403, _forbidden_message(conn_id, task))
 
     async def _readable_connections(self, access: PageAccess) -> dict[str, MonitoredConnection]:
         """Return the connections that the user may read.
@@ -315,17 +327,27 @@ def _rows_for_user(access: PageAccess, conn_id: str, rows: list[WorkRow]) -> lis
     return result
 
 
+def _listing_for_user(access: PageAccess, listing: OrphanListing) -> OrphanListing:
+    """Return the orphans of the DAGs and connections that the user may read, and the problems of these connections."""
+    dags = access.readable_dags({orphan.dag_id for orphan in listing.orphans})
+    conn_ids = {orphan.conn_id for orphan in listing.orphans}
+    conn_ids |= {problem.conn_id for problem in listing.all_problems if problem.conn_id}
+    readable = {None, *access.readable_connections(conn_ids)}
+    return OrphanListing(
+        [orphan for orphan in listing.orphans if orphan.dag_id in dags and orphan.conn_id in readable],
+        [problem for problem in listing.all_problems if problem.conn_id in readable],
+    )
+
+
 def _orphans_for_user(access: PageAccess, rows: list[OrphanRow]) -> list[OrphanRow]:
-    """Return the orphans of the DAGs that the user may read, and which of them the user may cancel."""
+    """Return orphans with what the user may cancel."""
     dag_ids = {row["task"]["dag_id"] for row in rows}
-    readable = access.readable_dags(dag_ids)
-    cancellable = {dag_id for dag_id in dag_ids & readable if access.can_clear_tasks(dag_id)}
+    cancellable = {dag_id for dag_id in dag_ids if access.can_clear_tasks(dag_id)}
     result = []
     for row in rows:
-        if (dag_id := row["task"]["dag_id"]) in readable:
-            work = row["work"].copy()
-            work["can_cancel"] = dag_id in cancellable
-            result.append(row | {"work": work})
+        work = row["work"].copy()
+        work["can_cancel"] = row["task"]["dag_id"] in cancellable
+        result.append(row | {"work": work})
     return result
 
 
@@ -336,6 +358,11 @@ def _details(entry: PageCacheEntry[WorkDetails[T]]) -> WorkDetails[T]:
         if isinstance(entry.error, PlanasonixNotFoundError):
             raise entry.error.with_traceback(None)
         return _value(entry)
+
+
+def _age_of(entry: PageCacheEntry[Any]) -> dict[str, str | None]:
+    """Return when data was read, and why it is not newer."""
+    return {"read_at": json_time(entry.read_at), "problem": problem_of(entry)}
 
 
 def _value(entry: PageCacheEntry[T]) -> T:

@@ -32,9 +32,9 @@ from planasonix_provider.monitoring.json_types import json_time
 from planasonix_provider.monitoring.orphan_rows import OrphanRow, orphan_row
 from planasonix_provider.monitoring.orphans import OrphanListing, list_orphans
 from planasonix_provider.monitoring.receivers import ReceiverRow, read_receivers
-from planasonix_provider.monitoring.tasks import find_tasks
+from planasonix_provider.monitoring.tasks import TaskRow, find_tasks
 from planasonix_provider.monitoring.waiting_tasks import WaitingTasks, WaitRow, read_waiting_tasks, wait_row
-from planasonix_provider.monitoring.work import WorkQuery, WorkRow, list_work, work_row
+from planasonix_provider.monitoring.work import Kind, WorkQuery, WorkRow, list_work, work_row
 from planasonix_provider.plugins.page_cache import PageCache, PageCacheEntry
 from planasonix_provider.plugins.refusals import RefusalCounter
 from planasonix_provider.waiting.targets import Work
@@ -50,7 +50,7 @@ CONNECTIONS_SECONDS = DATABASE_SECONDS = 8.0
 #: How many seconds the charts are used, which take the longest queries.
 CHARTS_SECONDS = 60.0
 #: How many seconds the orphans are used, which may take many requests, and how long it may take to find them.
-ORPHANS_SECONDS, ORPHANS_MAX_SECONDS = 60.0, 20.0
+ORPHANS_SECONDS, ORPHANS_MAX_SECONDS = 240.0, 20.0
 #: How many seconds a request of a browser waits for new data. Then it gets the old one.
 MAX_WAIT_SECONDS = 1.5
 #: Threads for Airflow's database and secrets backends. They are separate from the API server's threads, which serve
@@ -147,16 +147,19 @@ class PageData:
         return (await self._get("receivers", load, DATABASE_SECONDS)).value or []
 
     async def work(
-        self, connection: MonitoredConnection, query: WorkQuery, cursor: str | None
+        self, connection: MonitoredConnection, key: str, query: Callable[[], WorkQuery], cursor: str | None
     ) -> PageCacheEntry[WorkList]:
-        """Return a page of jobs or backfills of a connection that has settings."""
+        """Return a page of jobs or backfills of a connection that has settings.
+
+        :param key: the same for the same page at all times, unlike the query, which has absolute times.
+        """
         reader = self.reader(connection)
 
         async def load() -> WorkList:
-            page = await list_work(self._send(reader, connection), query, cursor)
+            page = await list_work(self._send(reader, connection), query(), cursor)
             return WorkList(await self._rows(reader, page.items), page.next_cursor)
 
-        return await self._get(f"{connection.conn_id} {query} {cursor}", load, ROWS_SECONDS)
+        return await self._get(f"{connection.conn_id} {key}", load, ROWS_SECONDS)
 
     async def job(self, connection: MonitoredConnection, job_id: str) -> PageCacheEntry[WorkDetails[JobTables | None]]:
         """Return a job and its tables."""
@@ -183,6 +186,28 @@ class PageData:
             return WorkDetails(row, [work_row(job, reader.settings) | {"task": row["task"]} for job in jobs])
 
         return await self._get(f"{connection.conn_id} backfill {backfill_id}", load, ROWS_SECONDS)
+
+    async def known_task(
+        self, connection: MonitoredConnection, kind: Kind, request: Request[Any], work_id: str
+    ) -> TaskRow | None:
+        """Return the task of a job or a backfill, as a list has shown it, so that most calls need no request.
+
+        :raises PlanasonixError: if a request is needed, and failed.
+        """
+        for key, value in self._cache.values().items():
+            if key.startswith(f"{connection.conn_id} ") and isinstance(value, WorkList):
+                for row in value.rows:
+                    if (row["kind"], row["id"]) == (kind, work_id):
+                        return row["task"]
+        entry = await self._response(self.reader(connection), connection, request)
+        if error := error_of(entry):
+            raise error.with_traceback(None)
+        return await self.task_of(entry.required_value)
+
+    async def task_of(self, work: Work) -> TaskRow | None:
+        """Return the task of a job or a backfill, from Airflow's database."""
+        owner = (await self.query(find_tasks, [work])).get(work.id)
+        return owner.row if owner else None
 
     async def _rows(self, reader: ApiReader, works: list[Work]) -> list[WorkRow]:
         tasks = await self.query(find_tasks, works)
@@ -279,13 +304,18 @@ class PageData:
         """Return a function that returns responses, which all pages share."""
 
         async def send(request: Request[T]) -> T:
-            key = f"{connection.conn_id} {request.key}"
-            entry = await self._responses.get(key, lambda: reader.send(request), max_age=RESPONSE_SECONDS)
+            entry = await self._response(reader, connection, request)
             if entry.error:
                 raise entry.error.with_traceback(None)
             return entry.required_value
 
         return send
+
+    async def _response(
+        self, reader: ApiReader, connection: MonitoredConnection, request: Request[T]
+    ) -> PageCacheEntry[T]:
+        key = f"{connection.conn_id} {request.key}"
+        return await self._responses.get(key, lambda: reader.send(request), max_age=RESPONSE_SECONDS)
 
 
 def error_of(entry: PageCacheEntry[Any]) -> PlanasonixError | None:

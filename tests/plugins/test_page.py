@@ -4,7 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from fastapi import FastAPI
 from sqlalchemy import delete, select
 
 from planasonix_provider.api.models import BackfillBody, SyncBody
+from planasonix_provider.clock import monotonic
 from planasonix_provider.monitoring import api_reader
 from planasonix_provider.monitoring.api_reader import ApiReader
-from planasonix_provider.plugins import page_cancel, page_data
+from planasonix_provider.plugins import page, page_cache, page_cancel, page_data
 from planasonix_provider.plugins.fastapi_app import make_app
 from planasonix_provider.plugins.page_cancel import CANCEL_EVENT
 from planasonix_provider.simulator import Simulator
@@ -271,6 +272,22 @@ class TestWork:
                 cursor = page["next_cursor"]
         assert seen == started[::-1]
 
+    async def test_old_rows_stay_in_an_outage(
+        self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start(simulator, 1)
+        async with log_in(app, "op") as client:
+            before = await get_json(client, "jobs", since="24h")
+            simulator.fail("status", status=503, times=None)
+            for name in ("RESPONSE_SECONDS", "ROWS_SECONDS"):
+                monkeypatch.setattr(page_data, name, -1.0)
+            later = datetime.now(UTC) + timedelta(minutes=1)
+            monkeypatch.setattr(page, "utcnow", lambda: later)
+            after = await get_json(client, "jobs", since="24h")
+        assert (before["problem"], len(before["items"])) == (None, 1)
+        assert "503 Service Unavailable" in after["problem"]
+        assert (after["items"], after["read_at"]) == (before["items"], before["read_at"])
+
     async def test_a_backfill_and_its_jobs(self, app: FastAPI, simulator: Simulator, task_rows: TaskRows) -> None:
         backfill_id = start_backfill(simulator)
         task_rows.add("sales", backfill_id=backfill_id)
@@ -333,6 +350,25 @@ class TestWaitsAndCharts:
         assert (charts["period"], charts["outcomes"][-1]["succeeded"]) == ("24h", 1)
         assert not simulator.requests
 
+    @pytest.mark.parametrize(
+        ("path", "function", "seconds"),
+        [("waits", "read_waiting_tasks", "DATABASE_SECONDS"), ("charts", "read_charts", "CHARTS_SECONDS")],
+    )
+    async def test_old_data_says_why_it_is_old(
+        self, app: FastAPI, monkeypatch: pytest.MonkeyPatch, path: str, function: str, seconds: str
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise OSError
+
+        async with log_in(app, "op") as client:
+            new = await get_json(client, path)
+            monkeypatch.setattr(page_data, function, fail)
+            monkeypatch.setattr(page_data, seconds, -1.0)
+            old = await get_json(client, path)
+        assert new["problem"] is None
+        assert "(OSError)" in old["problem"]
+        assert old["read_at"] == new["read_at"] <= new["generated_at"] < old["generated_at"]
+
 
 class TestOrphans:
     @pytest.fixture(autouse=True)
@@ -358,7 +394,28 @@ class TestOrphans:
         assert 0 <= orphan["age_seconds"] < 60
         assert orphan["task_ended_at"].endswith("Z")
         assert "what 1 start of ended tasks made" in orphans["problem"]
-        assert hidden["items"] == []
+        assert (hidden["items"], hidden["problem"]) == ([], None)
+
+    async def test_the_problem_of_an_unreadable_connection_is_hidden(
+        self, app: FastAPI, permissions: Permissions
+    ) -> None:
+        key = self.tasks.add(key_of(), "failed", datetime.now(UTC))
+        self.tasks.store(record_of(key, "job_1", planasonix_conn_id="planasonix_x"))
+        async with log_in(app, "op") as client:
+            shown = await get_json(client, "orphans")
+            permissions.forbid("connection", "GET", "planasonix_x")
+            hidden = await get_json(client, "orphans")
+        assert "planasonix_x" in shown["problem"]
+        assert hidden["problem"] is None
+
+    async def test_it_is_not_listed_for_each_poll(
+        self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with log_in(app, "op") as client:
+            first = await get_json(client, "orphans")
+            later = monotonic() + 200
+            monkeypatch.setattr(page_cache, "monotonic", lambda: later)
+            assert (await get_json(client, "orphans"))["read_at"] == first["read_at"]
 
 
 class TestCancelling:
@@ -428,6 +485,28 @@ class TestCancelling:
         assert (jobs[owned]["can_cancel"], jobs[free]["can_cancel"]) == (False, True)
         assert (refused.status_code, allowed.status_code) == (403, 200)
         assert simulator.job(owned).status == "queued"
+
+    @pytest.mark.parametrize(("is_listed", "requests"), [(True, 0), (False, 1)])
+    async def test_who_may_not_cancel_sends_nothing_urgent(
+        self,
+        app: FastAPI,
+        simulator: Simulator,
+        task_rows: TaskRows,
+        permissions: Permissions,
+        is_listed: bool,
+        requests: int,
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        task_rows.add("sales", job_id=job_id)
+        permissions.forbid("dag", "PUT", "sales")
+        async with log_in(app, "op", **CSRF) as client:
+            if is_listed:
+                await get_json(client, "jobs")
+            before = len(simulator.requests)
+            for _ in range(5):
+                response = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+                assert response.status_code == 403
+        assert len(simulator.requests) - before == requests
 
     async def test_who_may_not_edit_the_connection_may_not_cancel_a_job_without_task(
         self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, permissions: Permissions
