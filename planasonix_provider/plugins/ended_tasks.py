@@ -33,6 +33,8 @@ CLEANUP_SECONDS, CLEANUP_INTERVAL_SECONDS = 90.0, 5.0
 class _Watched:
     """A task that has ended and has left a record. Times are by the monotonic clock."""
 
+    #: The idempotency key of the start: a task that runs again starts other work.
+    work_key: str
     since: float
     #: The last heartbeat of all triggerers when the task ended.
     heartbeat: datetime | None
@@ -87,7 +89,7 @@ class EndedTaskWatcher:
         self._forget_all_but(stored)
         due, finishing = [], []
         for key, one in stored.items():
-            watched = self._watched.setdefault(key, _Watched(self._since(key), heartbeat))
+            watched = self._watch(one, heartbeat)
             # Until the transaction is committed, or because the task was cleared meanwhile.
             if not one.is_task_over:
                 continue
@@ -100,6 +102,14 @@ class EndedTaskWatcher:
                 finishing.append(one)
         self._act(due, is_cancel=True)
         self._act(finishing, is_cancel=False)
+
+    def _watch(self, stored: StoredRecord, heartbeat: datetime | None) -> _Watched:
+        """Return what is known of an ended task; nothing yet if it has run and was ended again."""
+        key, since = stored.record.task_key, self._since(stored.record.task_key)
+        watched = self._watched.get(key)
+        if watched is None or watched.work_key != stored.record.key or watched.since < since:
+            watched = self._watched[key] = _Watched(stored.record.key, since, heartbeat)
+        return watched
 
     def _names(self, key: TaskKey) -> Iterable[EndedTasks]:
         return (EndedTasks(*key), EndedTasks(key.dag_id, key.run_id))

@@ -121,6 +121,19 @@ def test_cancels_the_job_once_and_deletes_the_record(api: Api, state: str, caplo
     )
 
 
+def test_cancels_the_jobs_of_a_task_that_is_ended_twice(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ended_tasks, "CLEANUP_INTERVAL_SECONDS", 600.0)
+    first = api.start()
+    api.mark(first)
+    wait_until(lambda: api.status(first) == "cancelled", "the first job is cancelled")
+    api.tasks.set_state(first.task_key, "deferred")
+    second = record_of(first.task_key, api.simulator.workspace.start_sync(CONNECTION).id)
+    api.tasks.store(second)
+    api.mark(second)
+    wait_until(lambda: api.status(second) == "cancelled", "the second job is cancelled")
+    assert api.cancels() == 2
+
+
 def test_waits_until_the_transaction_is_committed(api: Api) -> None:
     record = api.start()
     api.listener.on_task_instance_failed(task_instance=SimpleNamespace(**record.task_key._asdict()))
