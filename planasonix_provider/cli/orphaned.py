@@ -35,7 +35,7 @@ def _cancel(context: CommandContext, listing: OrphanListing) -> CommandResult:
     results = cancel_orphans(listing.orphans)
     rows = []
     for result in results:
-        is_done = result.outcome in ("cancelled", "kept")
+        is_done = result.outcome in ("cancelled", "kept", "ended")
         (context.terminal.print if is_done else context.terminal.warn)(result.message)
         rows.append(orphan_row(result.orphan) | {"outcome": result.outcome, "error": result.error})
     return CommandResult(rows, (*_COLUMNS, "outcome"), _code(results, listing.problems), _summary(results))

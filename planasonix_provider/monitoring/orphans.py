@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from planasonix_provider.api import routes
-from planasonix_provider.api.errors import PlanasonixError, PlanasonixNotFoundError
-from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.errors import PlanasonixAuthenticationError, PlanasonixError, PlanasonixNotFoundError
+from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import loop_time, utcnow
 from planasonix_provider.hooks.connection_lookup import public_message
@@ -30,6 +31,8 @@ from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority
 from planasonix_provider.waiting.targets import Work, target_of
 from planasonix_provider.waiting.work_metrics import WorkMetrics
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -41,9 +44,10 @@ MAX_SEARCHES = 10
 #: How many orphans are cancelled between two checks of their tasks' states.
 CANCEL_BATCH_SIZE = 25
 #: How long a listing, and the cancel of an orphan, may take for each Airflow connection.
-LIST_SECONDS, CANCEL_SECONDS = 30.0, 120.0
+LIST_SECONDS, CANCEL_SECONDS = 120.0, 120.0
 #: Work that the API no longer knows for this long is over. Before, the API or a list may lag behind.
 MIN_AGE_OF_MISSING_WORK = timedelta(days=1)
+_NO_ANSWER = "Planasonix does not answer in time."
 
 
 @dataclass(frozen=True)
@@ -135,13 +139,13 @@ class CancelResult:
     """What came of the cancel of an orphan.
 
     :param orphan: with the state after the cancel.
-    :param outcome: ``cancelled``; ``kept``, because its task runs again; ``unknown``, because it is unknown what the
-        start has made; or ``failed``.
+    :param outcome: ``cancelled``; ``kept``, because its task runs again or its record has changed; ``ended``, because
+        the work was over before; ``unknown``, because it is unknown what the start has made; or ``failed``.
     :param error: why it was not cancelled.
     """
 
     orphan: Orphan
-    outcome: Literal["cancelled", "kept", "unknown", "failed"]
+    outcome: Literal["cancelled", "kept", "ended", "unknown", "failed"]
     error: str | None = None
 
     @property
@@ -158,7 +162,9 @@ class CancelResult:
             )
         name = f"{capitalize(orphan.kind)} {orphan.id} of {task}"
         if self.outcome == "kept":
-            return f"{name} was not cancelled, because the task runs again."
+            return f"{name} was not cancelled, because its task runs again, or its record has changed."
+        if self.outcome == "ended":
+            return f"{name} was not cancelled, because it had ended: it is {orphan.status}."
         if self.outcome == "failed":
             return f"{name} could not be cancelled and may still run: {self.error} To end it: {orphan.manual_command}"
         return f"{name} was asked to cancel: it is {orphan.status}."
@@ -201,9 +207,15 @@ async def find_orphans(
     await asyncio.to_thread(delete_records, [stored for stored in over if not stored.record.may_be_orphaned])
     ended_before = utcnow() - older_than
     candidates = [stored for stored in over if stored.record.may_be_orphaned and stored.task_ended_at <= ended_before]
-    found = await examine(candidates, max_seconds=max_seconds)
+    found = await examine(without_awaited(candidates, listing.records), max_seconds=max_seconds)
     unread = [ListingProblem(None, listing.problem)] if listing.problem else []
     return OrphanListing(found.orphans, [*unread, *found.all_problems])
+
+
+def without_awaited(candidates: Sequence[StoredRecord], records: Sequence[StoredRecord]) -> list[StoredRecord]:
+    """Return the records whose work no other task waits for: ``on_conflict="attach"`` waits for that of others."""
+    awaited = {stored.record.work_key for stored in records if stored.record.id and not stored.is_task_over}
+    return [stored for stored in candidates if stored.record.work_key not in awaited]
 
 
 async def examine(records: Sequence[StoredRecord], *, max_seconds: float | None = None) -> OrphanListing:
@@ -211,20 +223,25 @@ async def examine(records: Sequence[StoredRecord], *, max_seconds: float | None 
     seconds = LIST_SECONDS if max_seconds is None else max_seconds
 
     async def look(client: SharedClient, some: Sequence[StoredRecord]) -> _Findings:
-        async with asyncio.timeout(seconds):
-            return await _look(through_outages(partial(client.send, retry=False), seconds), some)
+        findings = _Findings()
+        try:
+            async with asyncio.timeout(seconds):
+                await _look(through_outages(partial(client.send, retry=False), seconds), some, findings)
+        except TimeoutError:
+            findings.errors.append(_NO_ANSWER)
+        except PlanasonixError as error:
+            findings.errors.append(public_message(error))
+        return findings
 
     orphans: list[Orphan] = []
     problems: list[ListingProblem] = []
     for some, findings in await _for_each_connection(records, lambda stored: stored.record, look):
         name = some[0].record.planasonix_conn_id
         if isinstance(findings, str):
-            text = f"The orphaned jobs of Airflow connection {name!r} cannot be found. {findings}"
-            problems.append(ListingProblem(name, text))
-            continue
+            findings = _Findings(errors=[findings])
         await asyncio.to_thread(delete_records, findings.finished)
         orphans += findings.orphans
-        problems += [ListingProblem(name, text) for text in findings.problems]
+        problems += [ListingProblem(name, text) for text in findings.problems(name)]
     return OrphanListing(sorted(orphans, key=lambda orphan: orphan.started_at), problems)
 
 
@@ -260,7 +277,11 @@ async def _for_each_connection(
         except PlanasonixError as error:
             return some, public_message(error)
         except TimeoutError:
-            return some, "Planasonix does not answer in time."
+            return some, _NO_ANSWER
+        except Exception as error:
+            # Airflow's database may be away. That must not hide what the other connections have done.
+            log.warning("The orphaned jobs of Airflow connection %r cannot be handled.", conn_id, exc_info=True)
+            return some, f"{type(error).__name__}, see the log."
 
     return await asyncio.gather(*(act(conn_id, some) for conn_id, some in groups.items()))
 
@@ -271,7 +292,21 @@ class _Findings:
 
     orphans: list[Orphan] = field(default_factory=list)
     finished: list[StoredRecord] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    #: How many records were not looked at.
+    left: int = 0
+
+    def problems(self, conn_id: str) -> Iterator[str]:
+        """Yield why there may be more orphans."""
+        if self.errors:
+            scope = "Some" if self.orphans or self.finished else "The"
+            more = f" ({len(self.errors)} errors in all.)" if len(self.errors) > 1 else ""
+            yield f"{scope} orphaned jobs of Airflow connection {conn_id!r} cannot be found. {self.errors[0]}{more}"
+        if self.left:
+            yield (
+                f"There are more ended tasks of Airflow connection {conn_id!r} to look at: {self.left:,}. List again "
+                "for them."
+            )
 
     def add(self, stored: StoredRecord, work: Work | None) -> None:
         """Add the work of a start; ``None`` if the API does not know it."""
@@ -285,31 +320,30 @@ class _Findings:
             self.orphans.append(Orphan(stored, work))
 
 
-async def _look(send: AsyncSend, some: Sequence[StoredRecord]) -> _Findings:
-    findings = _Findings()
+async def _look(send: AsyncSend, some: Sequence[StoredRecord], findings: _Findings) -> None:
     # The newest first: they are more likely to run, and the others are looked at later.
     started = sorted((stored for stored in some if stored.record.id), key=_last_sent_at, reverse=True)
     works = await _listed_jobs(send, started)
-    unlisted = [stored for stored in started if stored.record.id not in works]
-
-    async def get(stored: StoredRecord) -> Work | None:
-        return await _get(send, stored.record)
-
-    requested = unlisted[:MAX_SINGLE_REQUESTS]
-    for stored, work in zip(requested, await for_each(requested, get), strict=True):
-        findings.add(stored, work)
     for stored in started:
         if stored.record.id in works:
             findings.add(stored, works[stored.record.id])
+    unlisted = [stored for stored in started if stored.record.id not in works]
     lost = sorted((stored for stored in some if not stored.record.id), key=_last_sent_at)
-    for stored in lost[:MAX_SEARCHES]:
-        await _search(send, stored, findings)
-    if left := len(unlisted[MAX_SINGLE_REQUESTS:]) + len(lost[MAX_SEARCHES:]):
-        name = some[0].record.planasonix_conn_id
-        findings.problems.append(
-            f"There are more ended tasks of Airflow connection {name!r} to look at: {left:,}. List again for them."
-        )
-    return findings
+    findings.left = len(unlisted[MAX_SINGLE_REQUESTS:]) + len(lost[MAX_SEARCHES:])
+
+    async def find(stored: StoredRecord) -> None:
+        try:
+            if stored.record.id:
+                findings.add(stored, await _get(send, stored.record))
+            else:
+                await _search(send, stored, findings)
+        except PlanasonixAuthenticationError:
+            # The others would fail, too.
+            raise
+        except PlanasonixError as error:
+            findings.errors.append(public_message(error))
+
+    await for_each([*unlisted[:MAX_SINGLE_REQUESTS], *lost[:MAX_SEARCHES]], find)
 
 
 async def _listed_jobs(send: AsyncSend, started: Sequence[StoredRecord]) -> dict[str | None, Work]:
@@ -387,6 +421,8 @@ class _Canceller:
         cancelled = replace(orphan, work=work)
         if work.is_over:
             await asyncio.to_thread(delete_records, [orphan.stored])
+            if isinstance(work, Job) and work.status != "cancelled":
+                return CancelResult(cancelled, "ended")
         elif isinstance(work, Backfill):
             return CancelResult(cancelled, "failed", f"Its jobs so far were asked to cancel, but it is {work.status}.")
         return CancelResult(cancelled, "cancelled")

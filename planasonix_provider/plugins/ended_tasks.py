@@ -88,7 +88,7 @@ class EndedTaskWatcher:
         }
         self._forget_all_but(stored)
         due, finishing = [], []
-        for key, one in stored.items():
+        for one in stored.values():
             watched = self._watch(one, heartbeat)
             # Until the transaction is committed, or because the task was cleared meanwhile.
             if not one.is_task_over:

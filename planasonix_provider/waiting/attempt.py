@@ -159,6 +159,11 @@ class AttemptRecord(BaseModel):
         return TaskKey(self.dag_id, self.run_id, self.task_id, self.map_index)
 
     @property
+    def work_key(self) -> tuple[str, str, str | None]:
+        """The work of this record, which other records may also have."""
+        return self.planasonix_conn_id, self.kind, self.id
+
+    @property
     def last_sent_at(self) -> datetime:
         """When the start was last sent."""
         return self.sent_at or self.first_sent_at

@@ -100,6 +100,13 @@ class TestAListing:
         assert routes_asked(planted.simulator) == []
         assert planted.tasks.records() == 0
 
+    def test_has_no_work_that_another_task_waits_for(self, planted: Planted) -> None:
+        record = planted.add()
+        attached = planted.add("deferred", key=key_of("attached"), id=record.id, is_own=False)
+        assert ids() == []
+        planted.tasks.set_state(attached.task_key, "success")
+        assert ids() == [record.id]
+
     @pytest.mark.parametrize("kind", ["job", "backfill"])
     @pytest.mark.parametrize("count", [1, 7])
     def test_deletes_the_records_of_work_that_is_over(self, planted: Planted, count: int, kind: Any) -> None:
@@ -169,6 +176,46 @@ class TestConnections:
         record = planted.add()
         assert ids("planasonix_other") == []
         assert ids("planasonix_default") == [record.id]
+
+    def test_show_what_they_can_although_one_job_cannot_be_read(self, planted: Planted) -> None:
+        records = planted.add_many(3)
+        planted.simulator.fail("status", status=403, route="get_job")
+        listing = list_orphans()
+        assert len({orphan.id for orphan in listing.orphans} & {record.id for record in records}) == 2
+        (problem,) = listing.problems
+        assert "Some orphaned jobs of Airflow connection 'planasonix_default' cannot be found. GET" in problem
+        assert "403" in problem
+
+    def test_show_what_they_have_found_in_time(self, planted: Planted) -> None:
+        planted.add_many(3)
+        planted.simulator.fail("hang", seconds=60, route="get_job")
+        listing = list_orphans(max_seconds=2)
+        assert len(listing.orphans) == 2
+        assert listing.problems == [
+            "Some orphaned jobs of Airflow connection 'planasonix_default' cannot be found. Planasonix does not answer "
+            "in time."
+        ]
+
+    def test_survive_an_error_of_the_database_for_another(
+        self, planted: Planted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_OTHER", json.dumps(planted.simulator.airflow_connection()))
+        planted.add()
+        planted.add(planasonix_conn_id="planasonix_other", key=key_of(map_index=1))
+        listed = list_orphans().orphans
+        whole = orphans.still_over
+
+        def fails_for_one(some: Any) -> Any:
+            if some[0].record.planasonix_conn_id == "planasonix_other":
+                raise OSError("away")
+            return whole(some)
+
+        monkeypatch.setattr(orphans, "still_over", fails_for_one)
+        results = cancel_orphans(listed)
+        assert Counter((result.outcome, result.error) for result in results) == {
+            ("cancelled", None): 1,
+            ("failed", "OSError, see the log."): 1,
+        }
 
     def test_that_hang_take_only_their_time(self, planted: Planted) -> None:
         planted.add()
@@ -246,7 +293,19 @@ class TestACancel:
         record = planted.add()
         listed = list_orphans().orphans
         planted.tasks.store(record.model_copy(update={"id": start(planted.simulator)}))
-        assert [result.outcome for result in cancel_orphans(listed)] == ["kept"]
+        (result,) = cancel_orphans(listed)
+        assert result.outcome == "kept"
+        assert "because its task runs again, or its record has changed." in result.message
+
+    def test_does_not_claim_to_have_cancelled_what_had_ended(
+        self, planted: Planted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planted.add()
+        listed = list_orphans().orphans
+        monkeypatch.setattr(planted.simulator.workspace, "clock", lambda: datetime.now(UTC) + DAY)
+        (result,) = cancel_orphans(listed)
+        assert (result.outcome, result.orphan.status) == ("ended", "succeeded")
+        assert "was not cancelled, because it had ended: it is succeeded." in result.message
 
     def test_sends_one_request_for_each_job(self, planted: Planted) -> None:
         planted.add_many(60)
