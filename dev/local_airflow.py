@@ -43,7 +43,7 @@ What to try
       {airflow.url}/dags/planasonix_nightly_sync
   - Read the log of its task load_orders, and follow its button "Open in Planasonix".
   - Watch its job in Browse > Planasonix, and cancel it there:
-      {airflow.url}/plugin/planasonix?view=jobs
+      {airflow.url}/plugin/planasonix?view=jobs&state=all
   - Switch on all other DAGs, too: each has its own Planasonix connections, so they run together.
   - Let the next poll of a job fail; the task continues:
       curl {planasonix.url}/_simulator/faults \\

