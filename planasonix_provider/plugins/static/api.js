@@ -1,12 +1,14 @@
 // Requests to the plugin's routes in Airflow's API server, and how often they are sent.
 
-import { setServerTime } from "./clock.js";
+import { now, setServerTime } from "./clock.js";
 import { useEffect, useState } from "./elements.js";
 
 const ROUTES = new URL("../ui/", import.meta.url);
 const TIMEOUT_MS = 30_000;
 const INTERVAL_MS = 10_000;
 const MAX_INTERVAL_MS = 120_000;
+/** Without a login or a permission, another request gives the same answer. */
+const FINAL_STATUSES = [401, 403];
 
 export class ApiError extends Error {
   constructor(message, status) {
@@ -65,11 +67,16 @@ function anySignal(...signals) {
   return controller.signal;
 }
 
+/** Return when the server read the data, by this machine's clock. */
+function readTimeOf(data) {
+  return data.read_at ? Date.parse(data.read_at) + Date.now() - now() : Date.now();
+}
+
 const NOTHING = { data: null, error: null, readAt: null, retryAt: null };
 
 /**
  * Read a path now and every ten seconds, one request at a time; null reads nothing. A hidden tab sends no request. After
- * an error the last data stays, and the interval doubles up to two minutes.
+ * an error the last data stays, and the interval doubles up to two minutes; after 401 and 403 nothing is read again.
  */
 export function usePolling(path, interval = INTERVAL_MS) {
   const [state, setState] = useState({ path: null, ...NOTHING });
@@ -86,20 +93,22 @@ export function usePolling(path, interval = INTERVAL_MS) {
     async function read() {
       if (document.visibilityState === "hidden") return;
       isBusy = true;
+      let isFinal = false;
       let next;
       try {
         const data = await get(path, controller.signal);
         failures = 0;
-        next = () => ({ path, data, error: null, readAt: Date.now(), retryAt: null });
+        next = () => ({ path, data, error: null, readAt: readTimeOf(data), retryAt: null });
       } catch (error) {
         failures += 1;
+        isFinal = FINAL_STATUSES.includes(error.status);
         next = (old) => ({ ...(old.path === path ? old : NOTHING), path, error, retryAt: dueAt });
       }
       isBusy = false;
       if (controller.signal.aborted) return;
-      const wait = Math.min(interval * 2 ** failures, MAX_INTERVAL_MS);
+      const wait = isFinal ? Infinity : Math.min(interval * 2 ** failures, MAX_INTERVAL_MS);
       dueAt = Date.now() + wait;
-      timer = setTimeout(read, wait);
+      if (!isFinal) timer = setTimeout(read, wait);
       setState(next);
     }
 

@@ -21,6 +21,13 @@ export function CancelButton({ connId, work, onCancelled }) {
   );
 }
 
+function effectOn({ task_id, dag_id, state }, kind) {
+  const name = `Task ${task_id} of DAG ${dag_id}`;
+  return ["running", "deferred"].includes(state)
+    ? `${name} waits for it: its try fails, and Airflow may start another one.`
+    : `${name} has started it, and does not wait for it now: no task fails because of this ${kind}.`;
+}
+
 /** A modal dialog of the browser: it keeps the focus inside, closes with Escape, and gives the focus back. */
 function CancelDialog({ connId, work, onCancelled, onClose }) {
   const dialog = useRef(null);
@@ -67,12 +74,7 @@ function CancelDialog({ connId, work, onCancelled, onClose }) {
         h(Id, { value: work.connection_id }),
         ".",
       ),
-      work.task &&
-        h(
-          "p",
-          null,
-          `Task ${work.task.task_id} of DAG ${work.task.dag_id} waits for it: its try fails, and Airflow may start another one.`,
-        ),
+      work.task && h("p", null, effectOn(work.task, work.kind)),
     ),
     error && h(Notice, { title: "It was not cancelled." }, error),
     h(

@@ -13,7 +13,7 @@ import {
   formatTime,
 } from "./format.js";
 import { fillOf, Patterns, Swatch } from "./patterns.js";
-import { Empty, Id, Table, Toolbar } from "./widgets.js";
+import { Empty, Id, Notice, Table, Toolbar } from "./widgets.js";
 
 const PERIODS = { "24h": "Last 24 hours", "7d": "Last 7 days" };
 /** From the bottom of a bar to its top, as in the legend. */
@@ -48,6 +48,7 @@ export function Charts() {
         ),
       ),
     ),
+    data?.problem && h(Notice, null, data.problem),
     data && h(Outcomes, { outcomes: data.outcomes, period }),
     data &&
       h(

@@ -1,10 +1,10 @@
-// The jobs of a backfill on a time line: of the window that it loads or, if the API does not say what each job loads, of
-// the time in which the jobs ran.
+// The jobs of a backfill on a time line, by the times in which they ran: the API does not say which part of the window a
+// job loads.
 
 import { usePolling } from "./api.js";
 import { now } from "./clock.js";
 import { h, useId } from "./elements.js";
-import { capitalize, count, formatDate, formatTime, NONE } from "./format.js";
+import { capitalize, count, formatTime } from "./format.js";
 import { fillOf, Patterns, Swatch } from "./patterns.js";
 import { Age, Duration, Empty, ExternalLink, Id, ReadError, Rows, Table, WorkState } from "./widgets.js";
 
@@ -21,7 +21,7 @@ export function BackfillDetail({ connId, backfill }) {
     { className: "details" },
     view.error && h(ReadError, { view }),
     data && data.jobs.length === 0 && h(Empty, null, "This backfill has no jobs yet."),
-    data && data.jobs.length > 0 && h(Timeline, { backfill: data.item, jobs: data.jobs }),
+    data && data.jobs.length > 0 && h(Timeline, { jobs: data.jobs }),
     data && data.jobs.length > 0 && h(JobList, { backfill, jobs: data.jobs }),
   );
 }
@@ -36,11 +36,8 @@ function JobList({ backfill, jobs }) {
 }
 
 function JobTable({ backfill, jobs }) {
-  // The API does not say of every job which part of the window it loads.
-  const hasWindows = jobs.some((job) => job.window);
   const columns = [
     { label: "Job" },
-    hasWindows && { label: "Loads", isWide: true },
     { label: "State" },
     { label: "Rows loaded", isNumber: true },
     { label: "Started", isNumber: true },
@@ -51,32 +48,18 @@ function JobTable({ backfill, jobs }) {
     key: job.id,
     cells: [
       h(Id, { value: job.id }),
-      hasWindows && (job.window ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}` : NONE),
       h(WorkState, { work: job }),
       h(Rows, { value: job.rows_loaded }),
       h(Age, { time: job.started_at ?? job.created_at }),
       h(Duration, { work: job }),
       job.url && h(ExternalLink, { href: job.url, label: `Open in Planasonix: job ${job.id}` }, "Open in Planasonix"),
-    ].filter((cell) => cell !== false),
+    ],
   }));
-  return h(Table, { caption: `Jobs of backfill ${backfill.id}`, columns: columns.filter(Boolean), rows });
+  return h(Table, { caption: `Jobs of backfill ${backfill.id}`, columns, rows });
 }
 
 /** Return the bars with their start and end in milliseconds, and the period that they share. */
-function layOut(backfill, jobs) {
-  if (backfill.window && jobs.every((job) => job.window)) {
-    const bars = jobs.map((job) => ({
-      job,
-      start: Date.parse(job.window.start_at),
-      end: Date.parse(job.window.end_at),
-    }));
-    return {
-      bars,
-      start: Date.parse(backfill.window.start_at),
-      end: Date.parse(backfill.window.end_at),
-      isWindow: true,
-    };
-  }
+function layOut(jobs) {
   const bars = jobs
     .filter((job) => job.started_at)
     .map((job) => ({
@@ -85,7 +68,7 @@ function layOut(backfill, jobs) {
       end: job.finished_at ? Date.parse(job.finished_at) : now(),
     }));
   const start = Math.min(...bars.map((bar) => bar.start));
-  return { bars, start, end: Math.max(...bars.map((bar) => bar.end), start + 1000), isWindow: false };
+  return { bars, start, end: Math.max(...bars.map((bar) => bar.end), start + 1000) };
 }
 
 /** Give each bar the first lane in which it overlaps no other. */
@@ -100,18 +83,17 @@ function assignLanes(bars) {
   return ends.length;
 }
 
-function Timeline({ backfill, jobs }) {
+function Timeline({ jobs }) {
   const titleId = useId();
   const prefix = useId().replace(/\W/g, "");
-  const { bars, start, end, isWindow } = layOut(backfill, jobs);
+  const { bars, start, end } = layOut(jobs);
   if (bars.length === 0) return null;
   const height = assignLanes(bars) * (BAR + GAP) - GAP;
   const percent = (time) => ((time - start) / (end - start)) * 100;
-  const title = isWindow ? "Jobs by the part of the window that they load" : "Jobs by the time in which they ran";
   return h(
     "figure",
     { className: "timeline" },
-    h("figcaption", { id: titleId, className: "quiet small" }, title),
+    h("figcaption", { id: titleId, className: "quiet small" }, "Jobs by the time in which they ran"),
     h(
       "svg",
       { width: "100%", height, role: "img", "aria-labelledby": titleId },
@@ -123,11 +105,10 @@ function Timeline({ backfill, jobs }) {
           x: percent(bar.start),
           width: percent(bar.end) - percent(bar.start),
           prefix,
-          isWindow,
         }),
       ),
     ),
-    h(Axis, { start, end, isWindow }),
+    h(Axis, { start, end }),
     h(
       "p",
       { className: "legend small" },
@@ -138,48 +119,27 @@ function Timeline({ backfill, jobs }) {
   );
 }
 
-function Axis({ start, end, isWindow }) {
+function Axis({ start, end }) {
   const ticks = Array.from({ length: TICKS + 1 }, (_, index) =>
     new Date(start + (index / TICKS) * (end - start)).toISOString(),
   );
   return h(
     "div",
     { className: "ticks small", "aria-hidden": true },
-    ticks.map((tick) => h("span", { key: tick }, isWindow ? tick.slice(0, 10) : tick.slice(11, 19))),
+    ticks.map((tick) => h("span", { key: tick }, tick.slice(11, 19))),
   );
 }
 
-function Bar({ bar, x, width, prefix, isWindow }) {
+function Bar({ bar, x, width, prefix }) {
   const { job, lane } = bar;
   const y = lane * (BAR + GAP) + 0.5;
-  // On an axis of time, the length of the bar is the progress.
-  const fraction = job.is_over || !isWindow ? 1 : (job.progress_percent ?? 0) / 100;
-  const period = job.window
-    ? `${formatDate(job.window.start_at)} to ${formatDate(job.window.end_at)}`
-    : formatTime(job.started_at);
   // A gap separates neighbours, and a short job keeps a visible width.
-  const visible = `(max(${width}%, 4px) - 2px)`;
+  const place = { x: `${x}%`, y, height: BAR - 1, rx: 3, style: { width: `calc(max(${width}%, 4px) - 2px)` } };
   return h(
     "g",
     null,
-    h("title", null, `${job.id}: ${job.status}, ${period}`),
-    h("rect", { className: "track", x: `${x}%`, y, height: BAR - 1, rx: 3, style: { width: `calc${visible}` } }),
-    h("rect", {
-      fill: fillOf(job.status, prefix),
-      x: `${x}%`,
-      y,
-      height: BAR - 1,
-      rx: 3,
-      style: { width: `calc(${visible} * ${fraction})` },
-    }),
-    h("rect", {
-      className: "frame",
-      fill: "none",
-      x: `${x}%`,
-      y,
-      height: BAR - 1,
-      rx: 3,
-      style: { width: `calc${visible}` },
-    }),
+    h("title", null, `${job.id}: ${job.status}, ${formatTime(job.started_at)}`),
+    h("rect", { ...place, fill: fillOf(job.status, prefix) }),
+    h("rect", { ...place, className: "frame", fill: "none" }),
   );
 }

@@ -25,7 +25,8 @@ export function Waits() {
       { view },
       h("p", { className: "quiet" }, "Deferred tasks of all Airflow connections. They use no worker slot."),
     ),
-    data && data.items.length === 0 && h(Empty, null, "No deferred task waits for Planasonix."),
+    data?.problem && h(Notice, null, data.problem),
+    data && !data.problem && data.items.length === 0 && h(Empty, null, "No deferred task waits for Planasonix."),
     data &&
       data.items.length > 0 &&
       h(Table, { caption: "Deferred tasks that wait for Planasonix", columns: COLUMNS, rows: data.items.map(rowOf) }),

@@ -124,7 +124,7 @@ export function Toolbar({ view, children }) {
 export function ReadError({ view }) {
   const { data, error, readAt, retryAt } = view;
   const retry = useClockText(() => {
-    if (error.status === 401) return "";
+    if (retryAt === Infinity) return "";
     const seconds = Math.ceil((retryAt - Date.now()) / 1000);
     return seconds > 0 ? `The page reads again in ${formatDuration(seconds)}.` : "The page reads again now.";
   });

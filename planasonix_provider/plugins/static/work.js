@@ -28,7 +28,8 @@ const STATES = {
   job: ["active", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "all"],
   backfill: ["active", "queued", "running", "completed", "failed", "cancelled", "all"],
 };
-const PERIODS = { "1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days" };
+const ANY_TIME = "any";
+const PERIODS = { [ANY_TIME]: "Any time", "1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days" };
 
 const COLUMNS = {
   job: [
@@ -47,10 +48,12 @@ export function WorkView({ kind }) {
   const [query, setQuery] = useSearchParams();
   const overview = usePolling("overview", 60_000);
   const connections = overview.data?.connections ?? [];
+  const state = query.get("state") ?? "active";
   const filter = {
     conn_id: query.get("conn_id") ?? connections[0]?.conn_id ?? null,
-    state: query.get("state") ?? "active",
-    since: query.get("since") ?? "24h",
+    state,
+    // Work may be active for longer than a day.
+    since: query.get("since") ?? (state === "active" ? ANY_TIME : "24h"),
     connection_id: query.get("connection_id") ?? "",
   };
 
@@ -147,7 +150,8 @@ function WorkPages({ kind, filter, children }) {
   const cursors = place.filterKey === filterKey ? place.cursors : FIRST_PAGE;
   const setCursors = (next) => setPlace({ filterKey, cursors: next });
   const [result, setResult] = useState(null);
-  const view = usePolling(route(`${kind}s`, { ...filter, limit: PAGE_SIZE, cursor: cursors.at(-1) }));
+  const since = filter.since === ANY_TIME ? "" : filter.since;
+  const view = usePolling(route(`${kind}s`, { ...filter, since, limit: PAGE_SIZE, cursor: cursors.at(-1) }));
   const { data } = view;
   function cancelled(message) {
     setResult(message);
