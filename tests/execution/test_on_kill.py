@@ -183,7 +183,8 @@ class TestKill:
         simulator.plan(CONNECTION, running_seconds=60)
         error, _ = killed(simulator, sync(cancel_on_kill=False))
         (job,) = simulator.jobs()
-        assert str(error) == f"The task was killed. Job {job.id} was not cancelled, and runs on."
+        # On a slow machine, the kill may come before the response to the start.
+        assert str(error).endswith(f"Job {job.id} was not cancelled, and runs on.")
         assert "cancel_job" not in routes_asked(simulator)
 
     def test_before_the_start_is_no_error(self, simulator: Simulator) -> None:

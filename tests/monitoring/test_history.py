@@ -98,7 +98,8 @@ class TestOutcomes:
         assert [one["failed"] for one in outcomes] == [1, 0, 0, 0, 0, 0, 0]
         assert outcomes[-1]["at"] == f"{NOW:%Y-%m-%d}T00:00:00Z"
 
-    def test_nothing_is_filled_with_zeros(self, task_rows: TaskRows) -> None:
+    @pytest.mark.usefixtures("task_rows", "orders")
+    def test_nothing_is_filled_with_zeros(self) -> None:
         charts = read_charts("24h", NOW)
         assert {(one["succeeded"], one["failed"], one["cancelled"]) for one in charts["outcomes"]} == {(0, 0, 0)}
         assert (charts["tables"], charts["durations"]) == ([], [])

@@ -242,7 +242,7 @@ class TestOverview:
             wrong = headers(content, ANOTHER_SECRET)
             await client.post("/planasonix/webhook/orders", content=content, headers=wrong)
             response = await client.get("/planasonix/ui/overview")
-        (receiver,) = response.json()["receivers"]
+        (receiver,) = [one for one in response.json()["receivers"] if one["conn_id"] == "orders"]
         assert (receiver["deliveries_24h"], receiver["refusals_24h"]) == (1, 1)
         assert (receiver["asset"], receiver["has_secret"], receiver["problem"]) == ("orders_ready", True, None)
         assert SECRET not in response.text
