@@ -36,12 +36,15 @@ class Metric:
     tags: tuple[str, ...]
     meaning: str
 
-    def _send(self, method: str, value: float | timedelta, tags: Tags) -> None:
+    def _convert(self, value: float) -> float | timedelta:
+        return value
+
+    def _send(self, method: str, value: float, tags: Tags) -> None:
         try:
             if (stats := _find_stats()) is not None:
                 # A missing tag is sent, too: Prometheus wants the same labels on all series of a metric.
                 safe = {name: _safe(tags.get(name) or "none") for name in self.tags}
-                getattr(stats, method)(self.name, value, tags=safe)
+                getattr(stats, method)(self.name, self._convert(value), tags=safe)
         except Exception:
             _log_once()
             log.debug("The metric %s could not be sent.", self.name, exc_info=True)
@@ -74,8 +77,11 @@ class Timer(Metric):
 
     def record(self, seconds: float, tags: Tags) -> None:
         """Record a duration."""
+        self._send("timing", seconds, tags)
+
+    def _convert(self, value: float) -> timedelta:
         # Airflow converts a timedelta to the unit of the backend, and takes a number as milliseconds.
-        self._send("timing", timedelta(seconds=max(0.0, seconds)), tags)
+        return timedelta(seconds=max(0.0, value))
 
 
 _WORK = ("conn_id", "connection_id", "kind")

@@ -121,6 +121,11 @@ def test_broken_stats_break_no_task(
     assert "no_such_module" in str(warnings[0].exc_info)
 
 
+def test_a_duration_that_is_too_long_breaks_no_task(statsd: StatsdServer) -> None:
+    metrics.JOB_DURATION.record(1e300, {})
+    assert statsd.named(metrics.JOB_DURATION) == []
+
+
 def test_without_metrics_nothing_is_imported_or_sent() -> None:
     source = (
         "import sys; from planasonix_provider import metrics; assert not [m for m in sys.modules if 'airflow.' in m];"

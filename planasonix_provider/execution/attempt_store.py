@@ -52,8 +52,8 @@ class AttemptStore:
         """Store a record before this returns: the process may end right after it."""
         self._store.set(RECORD_KEY, record.model_dump(mode="json"))
 
-    def store_id(self, record: AttemptRecord, warn: Callable[[str], object]) -> None:
-        """Store the id. If that fails, the next try searches for the work, as after a lost response."""
+    def store_id(self, record: AttemptRecord, warn: Callable[[str], object]) -> bool:
+        """Return whether the id was stored. If not, the next try searches for the work, as after a lost response."""
         try:
             self.write(record)
         except Exception as error:
@@ -61,6 +61,8 @@ class AttemptStore:
                 f"The id of {record.kind} {record.id} could not be written down, going on without it; a retry would "
                 f"look for the {record.kind}. {error!r}"
             )
+            return False
+        return True
 
     def give_up(self) -> None:
         """Mark the work of this task, so that the next try cancels what is left of it."""

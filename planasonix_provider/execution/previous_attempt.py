@@ -88,6 +88,9 @@ class PreviousAttempt:
             log.warning(
                 f"{name} was started with other parameters than the task has now; clear the task to start afresh."
             )
+        if self.record.cancel_on_kill != self.options.cancel_on_kill:
+            changes = {"id": work.id, "cancel_on_kill": self.options.cancel_on_kill}
+            self.store.store_id(self.record.model_copy(update=changes), log.warning)
         return work
 
     def _cancel_leftovers(self) -> None:
@@ -107,8 +110,7 @@ class PreviousAttempt:
         if record.id is None:
             self._log_search()
             work = self.session.find(MatchCriteria.of(record))
-            if work:
-                self.store.store_id(record.model_copy(update={"id": work.id}), self.session.log.warning)
+            if work and self.store.store_id(record.model_copy(update={"id": work.id}), self.session.log.warning):
                 self.metrics.count_start(work)
             return work
         try:

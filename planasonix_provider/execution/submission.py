@@ -61,9 +61,9 @@ class Submission:
                 self.is_own = False
                 work = other
             record = self.saved.model_copy(update={"id": work.id, "is_own": self.is_own})
-            self.store.store_id(record, self.session.log.warning)
-            if self.is_own:
-                # Not before: a try that is killed here is counted by the next try, which searches for the work.
+            is_stored = self.store.store_id(record, self.session.log.warning)
+            if self.is_own and is_stored:
+                # Otherwise, or if this try is killed before, the next try counts the work, which it searches for.
                 self.metrics.count_start(work)
             return work
 

@@ -9,9 +9,11 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from planasonix_provider import metrics
 from planasonix_provider.api.errors import PlanasonixTimeoutError
+from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.operators.planasonix import PlanasonixCancelJobOperator
 from planasonix_provider.sensors.planasonix import PlanasonixJobSensor
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.waiting.attempt import AttemptRecord
 from tests.support.attempts import Make, die_at, start_theirs, take
 from tests.support.scenarios import CONNECTION, backfill, fail_starts, is_asked, killed, meanwhile, sync
 from tests.support.statsd import StatsdServer
@@ -41,6 +43,24 @@ def test_a_success_is_counted_with_duration_rows_and_delay(
     (delay,) = statsd.named(metrics.JOB_EVENT_DELAY)
     assert delay.tags == end
     assert 0 <= delay.value < 60_000
+
+
+@pytest.mark.usefixtures("travel")
+def test_a_start_whose_id_is_not_stored_is_counted_once(
+    make: Make, simulator: Simulator, statsd: StatsdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = AttemptStore.write
+
+    def write(store: AttemptStore, record: AttemptRecord) -> None:
+        if record.id:
+            raise OSError("away")
+        whole(store, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AttemptStore, "write", write)
+        notes = die_at(make, "while it waited")
+    drive(make, notes, try_number=2)
+    assert statsd.totals()["started"] == 1
 
 
 def test_a_failure_is_counted(make: Make, simulator: Simulator, deferrable: bool, statsd: StatsdServer) -> None:

@@ -57,6 +57,12 @@ class TestRetry:
         )
         assert run.xcoms[f"{make().kind}_id"] == one.id
 
+    def test_stores_another_cancel_on_kill(self, make: Make, simulator: Simulator) -> None:
+        notes = die_at(make, "while it waited")
+        drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
+        assert starts(simulator) == 1
+        assert notes[RECORD_KEY]["cancel_on_kill"] is False
+
     def test_takes_over_finished_work_at_once(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
         take(simulator, 0)
         notes = die_at(make, "while it waited")
