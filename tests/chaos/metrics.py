@@ -35,8 +35,6 @@ WHAT = ("started", "succeeded", "failed", "cancelled")
 KILLS = ("kill", "kill_task", "freeze", "restart", "mark_failed", "clear")
 #: How long after a kill the process may still end, or Airflow may start the next try.
 AFTERMATH = timedelta(seconds=45)
-#: The ledger and the storm write one after the other.
-SLACK = timedelta(seconds=1)
 
 
 class MetricsListener:
@@ -126,7 +124,7 @@ class _Connection:
         names = {task.name for task in tasks}
         self._kills = [each for each in history.actions if each.kind in KILLS and each.task in (None, *names)]
         self._ended = history.ended
-        self._is_left_running = any(not task.cancel_on_kill for task in tasks)
+        self._tasks = {task.name: task for task in tasks}
         #: How many tasks may attach to the work of another one.
         self.attached = sum(task.on_conflict == "attach" for task in tasks)
 
@@ -137,7 +135,18 @@ class _Connection:
 
     def runs_on(self, missing: int, what: str) -> str | None:
         """Return why ends are missing without a kill, or ``None``."""
-        return "metrics of work that was left running" if self._is_left_running and what != "started" else None
+        left = sum(self._is_left(work) for work in self.works if OUTCOMES.get(str(work.outcome), work.outcome) == what)
+        return "metrics of work that was left running" if missing <= left else None
+
+    def _is_left(self, work: Work) -> bool:
+        """Return whether no try waited for the work when it ended."""
+        task = self._tasks.get(str(work.task))
+        if task is None or work.ended is None:
+            return not all(task.cancel_on_kill for task in self._tasks.values())
+        ended = work.ended
+        has_later = any(one.task == work.task and work.began < one.began <= ended for one in self.works)
+        is_awaited = any(one.began and one.began <= ended <= (one.ended or self._ended) for one in task.tries)
+        return not task.cancel_on_kill and (has_later or not is_awaited)
 
 
 def _connections(history: History) -> list[_Connection]:

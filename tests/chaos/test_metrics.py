@@ -32,6 +32,9 @@ AGREE = {
     "an attached task has sent the end, too": history(
         task(on_conflict="attach"), job(1, 5, 30), **counted(started=1, succeeded=2)
     ),
+    "the end of work that was left running": history(
+        task(cancel_on_kill=False, state="failed"), job(1, 5, 80), **counted(started=1)
+    ),
     "the cancel of a clear": history(
         task(returned="job_2"),
         cancelled(1, 1, 20),
@@ -44,6 +47,10 @@ AGREE = {
 DISAGREE = {
     "a start is missing": (history(task(), job(1, 5, 30), **counted(succeeded=1)), "0 started sent, 1 in the ledger"),
     "an end is missing": (history(task(), job(1, 5, 30), **counted(started=1)), "0 succeeded sent, 1 in the ledger"),
+    "an end is missing although the task waited for it": (
+        history(task(cancel_on_kill=False), job(1, 5, 30), **counted(started=1)),
+        "0 succeeded sent, 1 in the ledger",
+    ),
     "a start was sent twice": (
         history(task(), job(1, 5, 30), **counted(started=2, succeeded=1)),
         "2 started sent, 1 in the ledger",
