@@ -45,11 +45,13 @@ class TaskStatus:
     :param state: ``None`` for a task that was cleared.
     :param ended_at: when it ended, as far as Airflow knows.
     :param is_deferred: whether it still has a trigger.
+    :param has_retry_left: whether Airflow retries it if it fails.
     """
 
     state: str | None
     ended_at: datetime | None = None
     is_deferred: bool = False
+    has_retry_left: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,10 @@ def read_states(session: Session, keys: Iterable[TaskKey]) -> dict[TaskKey, Task
     identity = (ti.c.dag_id, ti.c.run_id, ti.c.task_id, ti.c.map_index)
     states = {}
     for some in _batches(keys):
-        query = select(*identity, ti.c.state, ti.c.end_date, ti.c.trigger_id).where(tuple_(*identity).in_(some))
-        for *key, state, ended_at, trigger_id in session.execute(query):
-            states[TaskKey(*key)] = TaskStatus(state, ended_at, trigger_id is not None)
+        columns = (ti.c.state, ti.c.end_date, ti.c.trigger_id, ti.c.try_number, ti.c.max_tries)
+        query = select(*identity, *columns).where(tuple_(*identity).in_(some))
+        for *key, state, ended_at, trigger_id, try_number, max_tries in session.execute(query):
+            states[TaskKey(*key)] = TaskStatus(state, ended_at, trigger_id is not None, try_number <= max_tries)
     return states
 
 

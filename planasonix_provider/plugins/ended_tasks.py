@@ -10,9 +10,9 @@ from datetime import datetime
 from queue import Empty, Queue
 
 from planasonix_provider import clock
-from planasonix_provider.clock import monotonic
+from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.monitoring.attempt_records import StoredRecord, last_triggerer_heartbeat, read_records
-from planasonix_provider.monitoring.orphans import cancel_found, examine
+from planasonix_provider.monitoring.orphans import cancel_found, examine, without_awaited
 from planasonix_provider.plugins.notices import EndedTasks
 from planasonix_provider.waiting.attempt import TaskKey
 
@@ -25,8 +25,12 @@ CHECK_INTERVAL_SECONDS = 1.0
 DEAD_TRIGGERER_SECONDS = 6.0
 #: For so long the triggerer, or a worker, may cancel the job itself.
 CANCEL_BY_OWNER_SECONDS = 20.0
-#: How long to look whether the work is over, to delete its record, and how often.
-CLEANUP_SECONDS, CLEANUP_INTERVAL_SECONDS = 90.0, 5.0
+#: How long to repeat a failed cancel, and to look whether the work is over, to delete its record.
+WATCH_SECONDS = 600.0
+#: The seconds until the next look; later more, in proportion to the time since the end of the task.
+MIN_LOOK_INTERVAL_SECONDS, LOOK_INTERVAL_FRACTION = 5.0, 0.2
+#: A task that ended this long before the mark had ended already. The clocks of Airflow's machines may differ, too.
+MARK_SLACK_SECONDS = 30.0
 
 
 @dataclass
@@ -47,6 +51,11 @@ class _Watched:
         is_alone = is_deferred and heartbeat == self.heartbeat
         return monotonic() - self.since >= (DEAD_TRIGGERER_SECONDS if is_alone else CANCEL_BY_OWNER_SECONDS)
 
+    def schedule(self) -> None:
+        """Set the time of the next look."""
+        now = monotonic()
+        self.next_look = now + max(MIN_LOOK_INTERVAL_SECONDS, LOOK_INTERVAL_FRACTION * (now - self.since))
+
 
 @dataclass
 class EndedTaskWatcher:
@@ -61,7 +70,8 @@ class EndedTaskWatcher:
         """Watch all tasks that have ended until there are none left."""
         while self._ended or self._actions:
             try:
-                await self._check()
+                if self._ended:
+                    await self._check()
             except Exception as error:
                 log.warning("The Planasonix jobs of ended tasks cannot be read yet, still trying: %r", error)
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
@@ -76,7 +86,7 @@ class EndedTaskWatcher:
                 break
             self._ended[ended] = now
         # Ended tasks without a record of this provider are forgotten at the first check.
-        for ended in [one for one, since in self._ended.items() if now - since > CLEANUP_SECONDS]:
+        for ended in [one for one, since in self._ended.items() if now - since > WATCH_SECONDS]:
             del self._ended[ended]
 
     async def _check(self) -> None:
@@ -84,22 +94,25 @@ class EndedTaskWatcher:
         listing = await asyncio.to_thread(read_records, runs)
         heartbeat = await asyncio.to_thread(last_triggerer_heartbeat)
         stored = {
-            one.record.task_key: one for one in listing.records if one.record.may_be_orphaned and self._is_ended(one)
+            one.record.task_key: one
+            for one in listing.records
+            if one.record.may_be_orphaned and self._is_ended(one) and not self._had_ended(one)
         }
         self._forget_all_but(stored)
         due, finishing = [], []
         for one in stored.values():
             watched = self._watch(one, heartbeat)
             # Until the transaction is committed, or because the task was cleared meanwhile.
-            if not one.is_task_over:
+            if not one.is_task_over or monotonic() < watched.next_look:
                 continue
-            if not watched.is_cancelled and watched.is_due(one, heartbeat):
-                watched.is_cancelled = True
-                watched.next_look = monotonic() + CLEANUP_INTERVAL_SECONDS
-                due.append(one)
-            elif watched.is_cancelled and monotonic() >= watched.next_look:
-                watched.next_look = monotonic() + CLEANUP_INTERVAL_SECONDS
+            if watched.is_cancelled:
                 finishing.append(one)
+            elif watched.is_due(one, heartbeat):
+                watched.is_cancelled = True
+                due.append(one)
+            else:
+                continue
+            watched.schedule()
         self._act(due, is_cancel=True)
         self._act(finishing, is_cancel=False)
 
@@ -117,6 +130,14 @@ class EndedTaskWatcher:
     def _is_ended(self, stored: StoredRecord) -> bool:
         return any(name in self._ended for name in self._names(stored.record.task_key))
 
+    def _had_ended(self, stored: StoredRecord) -> bool:
+        """Return whether the task had failed before a person marked it or its DAG run. Then its job was to go on."""
+        task = stored.task
+        if task is None or task.ended_at is None or task.has_retry_left:
+            return False
+        age = (utcnow() - task.ended_at).total_seconds()
+        return age > monotonic() - self._since(stored.record.task_key) + MARK_SLACK_SECONDS
+
     def _since(self, key: TaskKey) -> float:
         return max(self._ended[name] for name in self._names(key) if name in self._ended)
 
@@ -133,15 +154,25 @@ class EndedTaskWatcher:
 
     async def _cancel(self, records: Sequence[StoredRecord]) -> None:
         try:
-            listing = await examine(records)
+            # The task of another DAG run may wait for the same job.
+            others = await asyncio.to_thread(read_records)
+            listing = await examine(without_awaited(records, others.records))
             results = await cancel_found(listing.orphans)
         except Exception:
-            log.exception("The Planasonix jobs of ended tasks could not be cancelled. %s", _COMMAND)
+            log.exception("The Planasonix jobs of ended tasks could not be cancelled yet. %s", _COMMAND)
+            self._try_again(records)
             return
         for problem in listing.problems:
             log.warning("%s %s", problem, _COMMAND)
         for result in results:
             log.warning("The task was ended by hand. %s", result.message)
+        failed = [result.orphan.stored for result in results if result.outcome == "failed"]
+        self._try_again(records if listing.problems else failed)
+
+    def _try_again(self, records: Sequence[StoredRecord]) -> None:
+        for stored in records:
+            if watched := self._watched.get(stored.record.task_key):
+                watched.is_cancelled = False
 
     async def _clean_up(self, records: Sequence[StoredRecord]) -> None:
         try:

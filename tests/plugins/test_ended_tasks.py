@@ -35,7 +35,7 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ended_tasks, "CHECK_INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(ended_tasks, "DEAD_TRIGGERER_SECONDS", 0.3)
     monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 1.5)
-    monkeypatch.setattr(ended_tasks, "CLEANUP_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(ended_tasks, "MIN_LOOK_INTERVAL_SECONDS", 0.2)
 
 
 class Api:
@@ -122,7 +122,7 @@ def test_cancels_the_job_once_and_deletes_the_record(api: Api, state: str, caplo
 
 
 def test_cancels_the_jobs_of_a_task_that_is_ended_twice(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ended_tasks, "CLEANUP_INTERVAL_SECONDS", 600.0)
+    monkeypatch.setattr(ended_tasks, "MIN_LOOK_INTERVAL_SECONDS", 600.0)
     first = api.start()
     api.mark(first)
     wait_until(lambda: api.status(first) == "cancelled", "the first job is cancelled")
@@ -215,6 +215,33 @@ def test_leaves_a_task_on_a_worker_to_the_worker(api: Api, monkeypatch: pytest.M
     assert api.cancels() == 0
 
 
+def test_spares_the_job_of_a_task_that_had_failed_before(api: Api) -> None:
+    ended_at = datetime.now(UTC) - timedelta(minutes=5)
+    key = api.tasks.add(key_of(), "failed", ended_at, try_number=3)
+    record = record_of(key, api.simulator.workspace.start_sync(CONNECTION).id)
+    api.tasks.store(record)
+    api.listener.on_task_instance_success(task_instance=SimpleNamespace(**key._asdict()))
+    api.tasks.set_state(key, "success", ended_at)
+    time.sleep(2.5)
+    assert api.cancels() == 0
+
+
+def test_spares_a_job_for_which_the_task_of_another_run_waits(api: Api) -> None:
+    record = api.start()
+    other = api.tasks.add(key_of(run_id="run_2"), "deferred", trigger_id=api.tasks.add_trigger())
+    api.tasks.store(record_of(other, record.id, is_own=False))
+    api.mark(record)
+    time.sleep(2.5)
+    assert api.cancels() == 0
+
+
+def test_repeats_a_failed_cancel(api: Api) -> None:
+    record = api.start()
+    api.simulator.fail("status", status=403, route="cancel_job")
+    api.mark(record)
+    wait_until(lambda: api.status(record) == "cancelled", "the job is cancelled")
+
+
 def test_sends_few_requests_for_many_tasks(api: Api) -> None:
     records = [api.start(key_of(map_index=index)) for index in range(300)]
     for record in records:
@@ -238,7 +265,7 @@ def test_forgets_tasks_of_other_operators_at_once(api: Api) -> None:
     reads: list[Any] = []
     whole = ended_tasks.read_records
 
-    def read(runs: Any) -> Any:
+    def read(runs: Any = ()) -> Any:
         # Another test may still be watched.
         reads.extend(run_id for _, run_id in runs if run_id == "run_other")
         return whole(runs)
@@ -257,7 +284,7 @@ def test_survives_a_database_that_is_away(api: Api, caplog: pytest.LogCaptureFix
     record, failures = api.start(), [OSError("away"), OSError("away")]
     whole = ended_tasks.read_records
 
-    def read(runs: Any) -> Any:
+    def read(runs: Any = None) -> Any:
         if failures:
             raise failures.pop()
         return whole(runs)
