@@ -96,10 +96,9 @@ export function Notice({ kind = "error", title, children, action }) {
 
 /** The controls of a view, how old its data is, and an error that hides no data. */
 export function Toolbar({ view, children }) {
-  const { data, error, readAt, refresh } = view;
+  const { error, readAt, refresh } = view;
   const text = useClockText(() => {
     if (readAt === null) return error ? "Not loaded" : "Loading…";
-    if (data?.read_at) return `Updated ${formatRelative(data.read_at, now())}`;
     return `Updated ${formatRelative(new Date(readAt).toISOString(), Date.now())}`;
   });
   return h(
