@@ -72,7 +72,7 @@ class ReceiverNames:
 
 @dataclass(frozen=True)
 class ReceiverInspection:
-    """What is known of a webhook receiver, even if it does not work.
+    """The known fields of a webhook receiver, even if it does not work.
 
     :param asset: the name or the URI of its asset; ``None`` if it has none.
     :param has_secret: whether it has a signing secret that can be read.

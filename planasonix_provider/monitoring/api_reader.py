@@ -62,7 +62,7 @@ class ApiReader:
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """What is left of the key's rate limit, if that is known."""
+        """The rest of the key's rate limit, if it is known."""
         return self._client.rate_limit
 
     async def send(self, request: Request[T]) -> T:

@@ -119,7 +119,7 @@ def read_states(session: Session, keys: Iterable[TaskKey]) -> dict[TaskKey, Task
 
 
 def still_over(records: Sequence[StoredRecord]) -> list[StoredRecord]:
-    """Return the records that nobody has changed since, and whose tasks are still over."""
+    """Return the unchanged records whose tasks are still over."""
     with database_session() as session:
         states = read_states(session, {stored.record.task_key for stored in records})
         unchanged = set()
@@ -135,7 +135,7 @@ def still_over(records: Sequence[StoredRecord]) -> list[StoredRecord]:
 
 
 def delete_records(records: Iterable[StoredRecord]) -> None:
-    """Delete records that nobody has changed since. A task that runs again may have stored another one."""
+    """Delete the unchanged records. A task that runs again may have stored another one."""
     table, text = _table()
     with database_session() as session:
         for stored in records:

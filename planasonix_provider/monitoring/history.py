@@ -1,4 +1,4 @@
-"""What the tasks of this Airflow have loaded: from the XComs and asset events in its database, without any request."""
+"""The loads of this Airflow's tasks, from the XComs and asset events in its database. It sends no request."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class OrphanListing:
 
 @dataclass(frozen=True)
 class CancelResult:
-    """What came of the cancel of an orphan.
+    """The result of cancelling an orphan.
 
     :param orphan: with the state after the cancel.
     :param outcome: ``cancelled``; ``kept``, because its task runs again or its record has changed; ``ended``, because
@@ -288,7 +288,7 @@ async def _for_each_connection(
 
 @dataclass
 class _Findings:
-    """What was found with one Airflow connection: orphans, and records that nobody needs any more."""
+    """The findings for one Airflow connection: orphans, and records that are no longer needed."""
 
     orphans: list[Orphan] = field(default_factory=list)
     finished: list[StoredRecord] = field(default_factory=list)
@@ -315,7 +315,7 @@ class _Findings:
                 self.finished.append(stored)
         elif work.is_over:
             self.finished.append(stored)
-        # Somebody else has cancelled it already.
+        # It is cancelled already.
         elif work.status != "cancelling":
             self.orphans.append(Orphan(stored, work))
 

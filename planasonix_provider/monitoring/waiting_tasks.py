@@ -47,7 +47,7 @@ class WaitRow(TypedDict):
 class WaitingTask:
     """A task that waits in the triggerer.
 
-    :param target: what it waits for; ``None`` if another version of this package has written the trigger.
+    :param target: the target of the wait; ``None`` if another version of this package has written the trigger.
     :param status: the state that the task has seen before it was deferred.
     """
 
@@ -71,8 +71,8 @@ class WaitingTasks:
 def read_waiting_tasks(limit: int = MAX_WAITS) -> WaitingTasks:
     """Return the deferred tasks whose trigger is one of this package. It blocks.
 
-    Triggers of other packages are left out, even if they inherit from one of this package: what they wait for could
-    only be known by decrypting the arguments of all triggers.
+    Triggers of other packages are left out, even if they inherit from one of this package: to find them, the arguments
+    of all triggers would have to be decrypted.
     """
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger

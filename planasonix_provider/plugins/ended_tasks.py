@@ -46,7 +46,7 @@ class _Watched:
     next_look: float = 0.0
 
     def is_due(self, stored: StoredRecord, heartbeat: datetime | None) -> bool:
-        """Return whether nobody else will cancel the job."""
+        """Return whether no other process will cancel the job."""
         is_deferred = stored.task is not None and stored.task.is_deferred
         is_alone = is_deferred and heartbeat == self.heartbeat
         return monotonic() - self.since >= (DEAD_TRIGGERER_SECONDS if is_alone else CANCEL_BY_OWNER_SECONDS)

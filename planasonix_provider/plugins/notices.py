@@ -1,4 +1,4 @@
-"""What the listener hands to the thread that watches ended tasks."""
+"""Notices of ended tasks, from the listener to the thread that watches them."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ class _PageRoutes:
         with _bad_requests():
             request = get(work_id)
         with _api_errors():
-            # Who may not cancel sends no request that overtakes those of tasks.
+            # Users without the permission send no request that overtakes those of tasks.
             known = await self._data.known_task(connection, kind, request, work_id)
             await self._require_cancelling(access, conn_id, known)
             work: Work = await reader.send_first(request)
@@ -302,7 +302,7 @@ class _PageRoutes:
 
 
 def _can_cancel(access: PageAccess, conn_id: str, task: TaskRow | None) -> bool:
-    """Return whether a user may cancel work: who may clear its task, or edit the connection if no task owns it."""
+    """Return whether a user may clear the task of the work or, if no task owns it, edit the connection."""
     return access.can_clear_tasks(task["dag_id"]) if task else access.can_edit_connection(conn_id)
 
 
@@ -354,7 +354,7 @@ def _orphans_for_user(access: PageAccess, rows: list[OrphanRow]) -> list[OrphanR
 def _details(entry: PageCacheEntry[WorkDetails[T]]) -> WorkDetails[T]:
     """Return the details of work, or raise the HTTP error: there is nothing else to show."""
     with _api_errors():
-        # What is known of deleted work is of no use.
+        # Old data of deleted work is of no use.
         if isinstance(entry.error, PlanasonixNotFoundError):
             raise entry.error.with_traceback(None)
         return _value(entry)

@@ -1,4 +1,4 @@
-"""What a user of Airflow may see and do on the page, as Airflow's auth manager says. All of it blocks."""
+"""The permissions of a user on the page, from Airflow's auth manager. All methods block."""
 
 from __future__ import annotations
 

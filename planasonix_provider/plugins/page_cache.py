@@ -91,7 +91,7 @@ class PageCache:
         return {key: entry.value for key, entry in self._entries.items() if entry.value is not None}
 
     def expire(self, prefix: str) -> None:
-        """Let everything be loaded again whose key begins with a prefix."""
+        """Mark all entries as outdated whose key begins with a prefix."""
         for key, entry in self._entries.items():
             if key.startswith(prefix):
                 self._entries[key] = replace(entry, tried_at=float("-inf"))

@@ -24,7 +24,7 @@ MAX_WAIT_SECONDS = 4.0
 
 
 class CancelResultRow(TypedDict):
-    """What came of a cancel."""
+    """The result of a cancel."""
 
     status: str
     message: str

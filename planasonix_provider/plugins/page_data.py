@@ -1,4 +1,4 @@
-"""The data of the page: what all its users share, cached. For one event loop."""
+"""The data of the page, cached for all its users. For one event loop."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class SharedClient:
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """What is left of this key's rate limit, if that is known."""
+        """The rest of this key's rate limit, if it is known."""
         return self._clients[-1].rate_limiter.current() if self._clients else None
 
     @property
