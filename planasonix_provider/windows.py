@@ -125,7 +125,7 @@ def partitions(
         if len(found) == MAX_WINDOWS:
             span = f"from {format_utc(first)} to {format_utc(last)}"
             raise invalid_parameter("every", every, f"a larger one, for at most {MAX_WINDOWS:,} partitions {span}")
-        key = _format_key(period.local_start, key_format)
+        key = _format_key(period.start.astimezone(zone), key_format)
         if key in found or not 0 < len(key.strip()) <= len(key) <= _MAX_KEY_LENGTH:
             raise invalid_parameter(
                 "key_format", key_format, f"a format whose keys differ, with at most {_MAX_KEY_LENGTH} characters each"
@@ -176,9 +176,8 @@ def partition_key_format(name: str, value: Any) -> str | None:
 
 
 class _Period(NamedTuple):
-    """An hour, day, week, … of a zone's calendar. ``local_start`` may be a time that the clock skips."""
+    """An hour, day, week, … of a zone's calendar, in UTC."""
 
-    local_start: datetime
     start: datetime
     end: datetime
 
@@ -189,7 +188,7 @@ def _periods(local: datetime, every: str) -> Iterator[_Period]:
         start, end = first.astimezone(UTC), last.astimezone(UTC)
         # A period that the clock skips is empty.
         if start < end:
-            yield _Period(first, start, end)
+            yield _Period(start, end)
 
 
 def _format_key(local: datetime, key_format: str) -> str:

@@ -69,6 +69,16 @@ def test_an_hour_or_a_day_that_the_clock_skips_is_no_partition() -> None:
     assert days == ["29", "31"]
 
 
+def test_the_key_of_a_day_without_a_midnight_is_its_first_hour() -> None:
+    """As ``CronPartitionTimetable`` and the mappers of Airflow write it."""
+    days = windows.partitions("2024-09-07", "2024-09-10", every="day", timezone="America/Santiago")
+    assert [day["partition_key"] for day in days] == [
+        "2024-09-07T00:00:00",
+        "2024-09-08T01:00:00",
+        "2024-09-09T00:00:00",
+    ]
+
+
 @pytest.mark.parametrize(("start", "end"), [("2024-03-10T01:00", "2024-03-12"), ("2024-03-10", "2024-03-11T23:59")])
 def test_a_partial_partition_is_refused_or_included(start: str, end: str) -> None:
     with pytest.raises(ValueError, match=r"^(start|end): got '.*Z', allowed is the start of a day in UTC; the nearest"):

@@ -84,6 +84,7 @@ class EndedTaskWatcher:
                 ended = self.pending.get_nowait()
             except Empty:
                 break
+            self.pending.task_done()
             self._ended[ended] = now
         # Ended tasks without a record of this provider are forgotten at the first check.
         for ended in [one for one, since in self._ended.items() if now - since > WATCH_SECONDS]:
@@ -189,3 +190,5 @@ def watch(pending: Queue[EndedTasks]) -> None:
     while True:
         first = pending.get()
         clock.run(EndedTaskWatcher(pending, {first: monotonic()}).run())
+        # The queue has unfinished tasks as long as a watcher runs.
+        pending.task_done()

@@ -80,9 +80,9 @@ def api(airflow_db: None, simulator: Simulator, monkeypatch: pytest.MonkeyPatch)
     simulator.workspace.configure(conflict="allowed")
     api = Api(AirflowTasks(), simulator)
     yield api
-    # Nothing that is watched is left to the next test.
+    # The thread of this listener must not watch the tasks of the next test, which have the same names.
     api.tasks.forget()
-    wait_until(lambda: api.listener.pending.empty(), "the listener is idle")
+    wait_until(lambda: api.listener.pending.unfinished_tasks == 0, "the listener is idle")
     set_heartbeat(None)
 
 
