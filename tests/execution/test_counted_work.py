@@ -95,7 +95,7 @@ def test_work_that_a_person_cancels_is_counted(simulator: Simulator, deferrable:
 def test_the_cancel_of_a_kill_is_counted_after_the_signal_handler(simulator: Simulator, statsd: StatsdServer) -> None:
     simulator.plan(CONNECTION, running_seconds=3600)
     notes: dict[str, Any] = {}
-    killed(simulator, sync(poll_interval=3600), notes=notes)
+    killed(simulator, sync(poll_interval=3600), notes=notes, once=lambda: statsd.totals()["started"] == 1)
     assert statsd.totals() == {"started": 1, "cancelled": 1}
     drive(sync, notes, try_number=2)
     totals = statsd.totals()
