@@ -16,6 +16,7 @@ from planasonix_provider.api.errors import (
     PlanasonixValidationError,
 )
 from planasonix_provider.api.headers import RateLimit
+from planasonix_provider.api.models import Job
 from planasonix_provider.api.rate_limiter import UNTHROTTLED_FRACTION
 from planasonix_provider.api.request import Request
 from planasonix_provider.api.retry import NO_RETRY
@@ -46,6 +47,8 @@ class ApiReader:
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.settings = settings
+        #: Ended jobs that were read one by one. They do not change, and the same id is another job with other settings.
+        self.ended_jobs: dict[str, Job] = {}
         self._client = SharedClient(self._connect)
         self._probe = asyncio.Lock()
         self._is_answering = False
@@ -58,6 +61,7 @@ class ApiReader:
             self.close_later()
             self._client = SharedClient(self._connect)
             self._is_answering, self._error = False, None
+            self.ended_jobs = {}
         self.settings = settings
 
     @property

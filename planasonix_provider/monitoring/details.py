@@ -77,6 +77,6 @@ async def _with_ends(send: AsyncSend, jobs: Sequence[Job], ended: MutableMapping
     for result in await asyncio.gather(*(send(routes.get_job(job_id)) for job_id in wanted), return_exceptions=True):
         if isinstance(result, Job):
             ended[result.id] = result
-        elif not isinstance(result, PlanasonixError):
+        elif not isinstance(result, (PlanasonixError, TimeoutError)):
             raise result
     return [ended.get(job.id, job) for job in jobs]

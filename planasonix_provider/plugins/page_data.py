@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from planasonix_provider.api.errors import PlanasonixError
-from planasonix_provider.api.models import Job, Page
+from planasonix_provider.api.models import Page
 from planasonix_provider.api.request import Request
 from planasonix_provider.clock import utcnow
 from planasonix_provider.monitoring.api_reader import ApiReader
@@ -87,7 +87,6 @@ class PageData:
         self._cache = PageCache(max_wait=MAX_WAIT_SECONDS)
         self._responses = PageCache(max_wait=None, max_entries=MAX_RESPONSES, max_stale=RESPONSE_SECONDS)
         self._readers: dict[str, ApiReader] = {}
-        self._ended_jobs: dict[str, Job] = {}
         self._access_limiter = CapacityLimiter(ACCESS_THREADS)
         self._database_limiter = CapacityLimiter(DATABASE_THREADS)
         self._connection_limiter = CapacityLimiter(CONNECTION_THREADS)
@@ -178,9 +177,9 @@ class PageData:
         reader = self.reader(connection)
 
         async def load() -> WorkDetails[list[WorkRow]]:
-            if len(self._ended_jobs) > MAX_ENDED_JOBS:
-                self._ended_jobs.clear()
-            backfill, jobs = await read_backfill(self._send(reader, connection), backfill_id, self._ended_jobs)
+            if len(reader.ended_jobs) > MAX_ENDED_JOBS:
+                reader.ended_jobs.clear()
+            backfill, jobs = await read_backfill(self._send(reader, connection), backfill_id, reader.ended_jobs)
             row = (await self._rows(reader, [backfill]))[0]
             # The task of a backfill has started its jobs.
             return WorkDetails(row, [work_row(job, reader.settings) | {"task": row["task"]} for job in jobs])

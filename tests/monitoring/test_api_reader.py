@@ -13,6 +13,7 @@ from planasonix_provider.api.errors import (
     PlanasonixServerError,
     PlanasonixTransportError,
 )
+from planasonix_provider.api.models import Job
 from planasonix_provider.monitoring import api_reader
 from planasonix_provider.monitoring.api_reader import ApiReader
 from planasonix_provider.simulator import Simulator
@@ -76,6 +77,17 @@ async def test_another_key_is_used_at_once(reader: ApiReader, simulator: Simulat
         await reader.send(JOBS)
     reader.update(settings)
     await reader.send(JOBS)
+
+
+async def test_ended_jobs_belong_to_one_connection_and_its_settings(reader: ApiReader) -> None:
+    """The same id is another job in another workspace, whose users may not read it."""
+    settings = reader.settings
+    reader.ended_jobs["job_1"] = Job(id="job_1", status="succeeded")
+    assert ApiReader(settings).ended_jobs == {}
+    reader.update(settings)
+    assert list(reader.ended_jobs) == ["job_1"]
+    reader.update(replace(settings, client_config=replace(settings.client_config, base_url="https://other.example")))
+    assert reader.ended_jobs == {}
 
 
 async def test_its_connections_are_closed_later(
