@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from planasonix_provider.cli.exit_codes import EXIT_SIGNAL
 
@@ -75,3 +77,19 @@ class SignalHandler:
             return
         self._pending = None
         raise Interrupted(number, in_flight=self._is_deferring)
+
+
+def wait_for_input(file: TextIO) -> None:
+    """Wait until a file can be read. A signal ends the wait, even if it arrives just before the wait begins.
+
+    A plain read would miss such a signal, because Python runs the handler after the read.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        select.select([file, reader], [], [])
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column
 
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.cli.signals import wait_for_input
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.targets import Snapshot, WaitTarget
 
@@ -78,6 +79,7 @@ class Terminal:
         self._console.print(f"{escape_control_chars(question)} ", end="", soft_wrap=True)
         answer = ""
         try:
+            wait_for_input(sys.stdin)
             answer = sys.stdin.readline()
         finally:
             if not answer:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import signal
+import threading
 
 import pytest
 
-from planasonix_provider.cli.signals import Interrupted, SignalHandler
+from planasonix_provider.cli.signals import Interrupted, SignalHandler, wait_for_input
 from tests.cli.conftest import press
 
 
@@ -44,3 +46,22 @@ def test_a_second_one_is_not_held() -> None:
                 press()
         interrupts.check()
     assert interrupt.value.in_flight
+
+
+def test_no_signal_is_lost_however_close_to_the_wait_for_input_it_comes() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as file, os.fdopen(writer, "w"):
+        for _ in range(500):
+            thread = threading.Thread(target=press)
+            with SignalHandler(print), pytest.raises(Interrupted):
+                thread.start()
+                wait_for_input(file)
+            thread.join()
+
+
+def test_input_ends_the_wait_for_it() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as file, os.fdopen(writer, "w") as other:
+        print("yes", file=other, flush=True)
+        wait_for_input(file)
+        assert file.readline() == "yes\n"

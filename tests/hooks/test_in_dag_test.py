@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.models import Connection
 from airflow.utils.session import create_session
+from sqlalchemy import delete
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
@@ -27,11 +29,8 @@ with DAG("with_stored_connection", schedule=None, start_date=datetime(2025, 1, 1
 """
 
 
-@pytest.mark.usefixtures("airflow_db")
-def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
+@pytest.fixture
+def _stored_connection(airflow_db: None, simulator: Simulator) -> Iterator[None]:
     fields = simulator.airflow_connection()
     with create_session() as session:
         session.add(
@@ -43,6 +42,16 @@ def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
                 extra=json.dumps(fields["extra"]),
             )
         )
+    yield
+    with create_session() as session:
+        session.execute(delete(Connection).where(Connection.conn_id == "planasonix_stored"))
+
+
+@pytest.mark.usefixtures("_stored_connection")
+def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
     path = DAGS_FOLDER / "with_stored_connection.py"
     path.write_text(DAG_FILE)
     dag: Any = runpy.run_path(str(path))["dag"]
