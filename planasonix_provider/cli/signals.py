@@ -88,7 +88,7 @@ def wait_for_input(file: TextIO) -> None:
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer)
     try:
-        select.select([file, reader], [], [])
+        select.select([file.fileno(), reader], [], [])
     finally:
         signal.set_wakeup_fd(before)
         os.close(reader)

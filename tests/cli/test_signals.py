@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TextIO
 
 import pytest
 
@@ -52,11 +53,8 @@ def test_no_signal_is_lost_however_close_to_the_wait_for_input_it_comes() -> Non
     reader, writer = os.pipe()
     with os.fdopen(reader) as file, os.fdopen(writer, "w"):
         for _ in range(500):
-            thread = threading.Thread(target=press)
-            with SignalHandler(print), pytest.raises(Interrupted):
-                thread.start()
-                wait_for_input(file)
-            thread.join()
+            with SignalHandler(print), ThreadPoolExecutor(1) as thread, pytest.raises(Interrupted):
+                wait_for_input(_pressing(file, thread))
 
 
 def test_input_ends_the_wait_for_it() -> None:
@@ -65,3 +63,8 @@ def test_input_ends_the_wait_for_it() -> None:
         print("yes", file=other, flush=True)
         wait_for_input(file)
         assert file.readline() == "yes\n"
+
+
+def _pressing(file: TextIO, thread: ThreadPoolExecutor) -> TextIO:
+    thread.submit(press)
+    return file
