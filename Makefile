@@ -20,6 +20,7 @@ CHAOS := .venvs/chaos
 DOCS := .venvs/docs
 BROWSER := .venvs/browser
 TOOLS := .venvs/package
+LINT := .venvs/lint
 WHEEL := .venvs/wheel
 # The wheel of PostgreSQL warns that root has no session folder.
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
@@ -38,7 +39,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint format bench docs constraints build package audit test-wheel clean
+.PHONY: help demo demo-picture airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -65,8 +66,10 @@ define pytest-in
 done; test -z "$$failed" || { echo "Failed in:$$failed" >&2; exit 1; }
 endef
 
-test-versions: $(ENVIRONMENTS:%=%/.installed) ## run the tests on every supported Airflow version
-	$(call pytest-in,$(ENVIRONMENTS),-n auto)
+# The environments of the Airflow versions in ON, or of all.
+TESTED := $(if $(ON),$(patsubst .venvs/$(NEWEST),.venv,$(ON:%=.venvs/%)),$(ENVIRONMENTS))
+test-versions: $(TESTED:%=%/.installed) ## run the tests on every supported Airflow version (ON=3.3.2)
+	$(call pytest-in,$(TESTED),-n auto)
 
 test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a running Airflow; takes an hour
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
@@ -109,10 +112,22 @@ docs: $(DOCS)/.installed ## build the documentation into docs/_build; a warning 
 	@$(DOCS)/bin/sphinx-build -q -W --keep-going -E -d .venvs/docs/doctrees -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
-lint: .venv/.installed ## check style, format and types
+lint: .venv/.installed lint-settings ## check style, format, types, workflows and scripts
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
+
+SCRIPTS := .ci/run dev/find-python dev/test-wheel
+CHECK_SCHEMA := $(LINT)/bin/check-jsonschema --quiet --builtin-schema
+lint-settings: $(LINT)/.installed ## check workflows, settings of services, and shell scripts; uses no network
+	$(LINT)/bin/actionlint -shellcheck $(LINT)/bin/shellcheck
+	$(LINT)/bin/zizmor --offline --pedantic --quiet --no-progress .github
+	$(LINT)/bin/shellcheck $(SCRIPTS)
+	$(CHECK_SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(CHECK_SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(CHECK_SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(CHECK_SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(CHECK_SCHEMA) vendor.readthedocs .readthedocs.yaml
 
 format: .venv/.installed ## format the code, and fix what can be fixed
 	$(PYTHON) -m ruff format
@@ -142,6 +157,9 @@ constraints: $(UV) ## move the constraints to the newest releases
 	@echo "Compiling constraints/package.txt"
 	@$(UV) pip compile dev/requirements.txt --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/package.txt
+	@echo "Compiling constraints/lint.txt"
+	@$(UV) pip compile dev/lint-requirements.txt --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints/lint.txt
 	@echo "Compiling constraints/airflow-lowest.txt"
 	@echo '-e .[openlineage,testing]' | $(UV) pip compile - --group test \
 		--quiet --upgrade --universal --python-version 3.11 --resolution lowest-direct \
@@ -169,6 +187,9 @@ package: build $(TOOLS)/.installed ## build and check the distributions and the 
 		"$$(echo dist/*.whl)[openlineage,simulator,testing]"
 	$(TOOLS)/bin/pip-licenses --python $(WHEEL)/bin/python --summary
 	@ls -l dist
+
+release-notes: ## print the release notes of a tag, if the version and the changelog fit it (TAG=v1.2.3)
+	@$$(sh dev/find-python $(TOO_NEW)) -m dev.release_notes "$$TAG"
 
 audit: package ## ask an online service for known vulnerabilities of all dependencies
 	@$(UV) pip freeze --quiet --python $(WHEEL) | grep -v '^airflow-provider-planasonix' > $(WHEEL)/requirements.txt
@@ -220,6 +241,12 @@ $(TOOLS)/.installed: dev/requirements.txt constraints/package.txt | $(UV)
 	@echo "Installing the tools of a release into $(TOOLS)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(TOOLS)
 	@$(UV) pip install --quiet --python $(TOOLS) -c constraints/package.txt -r $<
+	@touch $@
+
+$(LINT)/.installed: dev/lint-requirements.txt constraints/lint.txt | $(UV)
+	@echo "Installing the tools that check settings into $(LINT)"
+	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(LINT)
+	@$(UV) pip install --quiet --python $(LINT) -c constraints/lint.txt -r $<
 	@touch $@
 
 # Playwright; Chromium itself is installed by the operating system.

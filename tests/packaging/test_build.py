@@ -85,6 +85,8 @@ def test_the_tests_are_in_the_source_distribution_and_not_in_the_wheel(wheel: zi
         "pyproject.toml",
         "Makefile",
         "docs/openapi.yaml",
+        ".ci/run",
+        ".github/workflows/ci.yml",
         "example_dags/planasonix_nightly_sync.py",
     } <= packed
     assert {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} <= packed

@@ -1,0 +1,114 @@
+"""The settings of services (GitHub, Read the Docs, editors) agree with the Makefile and with each other.
+
+``make lint-settings`` checks their syntax.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z][\w-]*):", MAKEFILE, re.MULTILINE))
+WORKFLOW_FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS: dict[str, Any] = {path.name: yaml.safe_load(path.read_text()) for path in WORKFLOW_FILES}
+SETTINGS = [
+    *(path for path in sorted((ROOT / ".github").rglob("*")) if path.is_file()),
+    ROOT / ".readthedocs.yaml",
+]
+#: The only hosts that settings may name: tools find their package registry themselves.
+HOSTS = {"docs.planasonix.com", "planasonix.com", "github.com"}
+
+
+def make_variable(name: str) -> str:
+    """Return the value of a variable of the Makefile, without the arguments of a surrounding make."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    run = subprocess.run(
+        ["make", "--no-print-directory", "--eval", f"show:; @echo '$({name})'", "show"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+def used_targets(script: str) -> set[str]:
+    """Return the targets that the lines of a script make."""
+    return set(re.findall(r"^\s*make (?:--\S+ )*([\w-]+)", script, re.MULTILINE))
+
+
+def scripts(workflow: Any) -> str:
+    steps = [step for job in workflow["jobs"].values() for step in job.get("steps", ())]
+    return "\n".join(step["run"] for step in steps if "run" in step)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_make_only_targets_that_exist(name: str) -> None:
+    assert used_targets(scripts(WORKFLOWS[name])) <= TARGETS
+
+
+def test_jobs_of_ci_make_each_target_of_the_ci_script() -> None:
+    targets = used_targets((ROOT / ".ci" / "run").read_text())
+    assert targets
+    assert targets <= used_targets(scripts(WORKFLOWS["ci.yml"]))
+
+
+def test_the_last_job_of_ci_needs_all_others() -> None:
+    jobs = WORKFLOWS["ci.yml"]["jobs"]
+    assert set(jobs["passed"]["needs"]) == set(jobs) - {"passed"}
+
+
+def test_ci_tests_every_airflow_on_every_python_that_it_supports() -> None:
+    matrix = WORKFLOWS["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]
+    excluded = {(cell["airflow"], cell["python"]) for cell in matrix["exclude"]}
+    tested = set(product(matrix["airflow"], matrix["python"])) - excluded
+
+    def supports(airflow: str, minor: int) -> bool:
+        too_new = make_variable(f"TOO_NEW_{airflow}") or make_variable("TOO_NEW")
+        return (3, minor) < tuple(map(int, too_new.split(".")))
+
+    versions = [*make_variable("OLDER").split(), make_variable("NEWEST")]
+    assert tested == {
+        (airflow, f"3.{minor}") for airflow in versions for minor in range(11, 20) if supports(airflow, minor)
+    }
+
+
+def test_a_release_tests_the_wheel_on_each_released_version() -> None:
+    matrix = WORKFLOWS["release.yml"]["jobs"]["wheel"]["strategy"]["matrix"]
+    assert sorted(matrix["airflow"]) == sorted(make_variable("RELEASED").split())
+
+
+def test_each_action_is_pinned_to_one_commit() -> None:
+    pins = defaultdict(set)
+    for path in WORKFLOW_FILES:
+        for action, pin in re.findall(r"uses: ([\w-]+/[\w-]+)@(.*)", path.read_text()):
+            pins[action].add(pin)
+    assert pins
+    for action, found in pins.items():
+        assert len(found) == 1, action
+        assert re.fullmatch(r"[0-9a-f]{40} # v\d+\.\d+\.\d+", found.pop()), action
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: path.name)
+def test_settings_name_no_other_hosts(path: Path) -> None:
+    text = path.read_text()
+    hosts = set(re.findall(r"\b(?:[a-z0-9-]+\.)+(?:com|org|io|net|dev)\b", text))
+    assert hosts <= HOSTS
+
+
+def test_read_the_docs_installs_what_make_docs_installs() -> None:
+    settings = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text())
+    (command,) = settings["build"]["jobs"]["install"]
+    assert command == "pip install -c constraints/docs.txt -r docs/requirements.txt"
+    assert "$(DOCS)/.installed: docs/requirements.txt constraints/docs.txt" in MAKEFILE
