@@ -27,6 +27,8 @@ CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
 # The pictures in the docs.
 PICTURES := simulator connection-form button log page-overview page-backfills page-charts page-phone page-panel
+# What make bench measures, for make bench-history.
+FIGURES := .bench/figures.jsonl
 AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
@@ -39,7 +41,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -117,7 +119,7 @@ lint: .venv/.installed lint-settings ## check style, format, types, workflows an
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-SCRIPTS := .ci/run dev/find-python dev/test-wheel
+SCRIPTS := .ci/run dev/find-python dev/store-benchmarks dev/test-wheel
 CHECK_SCHEMA := $(LINT)/bin/check-jsonschema --quiet --builtin-schema
 lint-settings: $(LINT)/.installed ## check workflows, settings of services, and shell scripts; uses no network
 	$(LINT)/bin/actionlint -shellcheck $(LINT)/bin/shellcheck
@@ -133,11 +135,16 @@ format: .venv/.installed ## format the code, and fix what can be fixed
 	$(PYTHON) -m ruff format
 	$(PYTHON) -m ruff check --fix
 
+bench: export BENCH_FIGURES := $(CURDIR)/$(FIGURES)
 bench: .venv/.installed $(BENCH)/.installed ## measure imports, parsing, the simulator and waiting; takes 15 minutes
+	@rm -f $(FIGURES)
 	$(PYTHON) benchmarks/imports.py
 	$(PYTHON) benchmarks/parsing.py
 	$(PYTHON) benchmarks/simulator.py
 	$(BENCH)/bin/python benchmarks/waiting.py --write docs
+
+bench-history: ## compare what make bench has measured with earlier nights, and store it on a branch of origin
+	@sh dev/store-benchmarks $(FIGURES)
 
 # Compiles the constraints of the Airflow versions $(1), with the option $(2).
 define compile-for
@@ -203,7 +210,7 @@ test-wheel: build ## run the tests against the installed wheel, on each supporte
 	done; test -z "$$failed" || { echo "Failed on:$$failed" >&2; exit 1; }
 
 clean: ## remove everything that the other targets created
-	rm -rf .venv .venvs .airflow .browser .chaos .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venvs .airflow .bench .browser .chaos .demo .prism build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(UV):

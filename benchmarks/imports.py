@@ -11,6 +11,8 @@ import statistics
 import subprocess
 import sys
 
+from figures import record
+
 ROUNDS = 15
 BUDGET_MS = 60
 UNWANTED = ("httpx", "requests", "aiohttp", "tenacity", "planasonix_provider.api.models")
@@ -62,6 +64,8 @@ def main() -> None:
     )
     for case, values in times.items():
         print(f"{case:32} {statistics.median(values):7.1f}   {min(values):.1f} to {max(values):.1f}")
+        if "planasonix" in CASES[case]:
+            record(f"import of {case} (ms)", statistics.median(values))
     unwanted = [name for name in UNWANTED if name in modules["operators, sensors and windows"]]
     print("They bring along none of " + ", ".join(UNWANTED) if not unwanted else f"UNWANTED: {', '.join(unwanted)}")
 

@@ -19,6 +19,7 @@ from itertools import count
 from urllib.parse import quote, urlsplit
 
 import psutil
+from figures import record
 
 ACTIVE = 5_000
 PAST = 50_000
@@ -193,6 +194,7 @@ def measure(load: Load, what: str) -> None:
     for name, (ask, wanted) in asks.items():
         rate, cost = load.rate(ask)
         print(f"| {name} | {rate:,.0f} | {cost:.2f} | {wanted} |", flush=True)
+        record(f"simulator: {name} (ms of CPU each)", cost)
 
 
 def main() -> None:
@@ -212,6 +214,7 @@ def main() -> None:
         for number in range(1, ROUNDS + 1):
             load.start(COME_AND_GO // ROUNDS)
             print(f"| {number * COME_AND_GO // ROUNDS:,} | {load.megabytes():.0f} |", flush=True)
+        record(f"simulator: memory after {COME_AND_GO:,} jobs (MB)", load.megabytes())
 
 
 if __name__ == "__main__":

@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from waiting_report import NAMES, Case, Cost, Outcomes, summary_line, table, write
+from figures import record
+from waiting_report import CPU, MEASURE, MEMORY, NAMES, REQUESTS, Case, Cost, Outcomes, summary_line, table, write
 from waiting_server import KEY, Server, allow_many_sockets
 
 CLIENT = Path(__file__).with_name("waiting_client.py")
 KINDS = ("planasonix", "dbt_cloud", "airbyte")
 WAITS = (50, 500, 2_000, 5_000)
 WAITS_EVENLY = (500,)
+#: With fewer, the cost is too small to compare with another run.
+MIN_RECORDED_WAITS = 500
 #: The seconds between two polls.
 INTERVAL = 5
 #: After how many seconds all jobs end at once; or, one after the other, within how many.
@@ -46,6 +49,10 @@ def main() -> None:
     cases += [Case(kind, waits, evenly=True) for waits in options.evenly for kind in options.only]
     outcomes = measure_all(cases)
     print(table(outcomes))
+    for case, cost in outcomes.items():
+        if isinstance(cost, Cost) and case.kind == MEASURE and case.waits >= MIN_RECORDED_WAITS:
+            for column in (REQUESTS, CPU, MEMORY):
+                record(f"{case}: {column.name}", column.of(cost, case.waits))
     if options.write:
         write(outcomes, options.write)
 

@@ -100,6 +100,7 @@ class Column:
 
 
 REQUESTS = Column("requests", lambda cost, _: cost.requests, ",.0f")
+MEMORY = Column("memory (MB)", lambda cost, _: cost.memory / 1e6, ",.1f")
 CPU = Column("CPU (s)", lambda cost, _: cost.cpu_seconds, ".2f")
 LAST_EVENT = Column("last event (s)", lambda cost, _: max(cost.delays), ".2f")
 #: The columns of the CSV file.
@@ -107,7 +108,7 @@ COLUMNS = (
     REQUESTS,
     Column("sockets", lambda cost, _: cost.sockets, ",.0f"),
     CPU,
-    Column("memory (MB)", lambda cost, _: cost.memory / 1e6, ",.1f"),
+    MEMORY,
     Column("memory per wait (KB)", lambda cost, waits: cost.memory / 1e3 / waits, ",.1f"),
     Column("longest block (s)", lambda cost, _: cost.longest_block, ".3f"),
     Column("longest garbage collection (s)", lambda cost, _: cost.longest_collection, ".3f"),
@@ -221,7 +222,7 @@ def plot(outcomes: Outcomes, path: Path) -> None:
     shown = (
         ("requests", REQUESTS.of),
         ("CPU time (s)", CPU.of),
-        ("memory growth (MB)", COLUMNS[3].of),
+        ("memory growth (MB)", MEMORY.of),
         ("last event, after the jobs' end (s)", LAST_EVENT.of),
     )
     for panel, (title, of) in zip(panels.flat, shown, strict=True):
