@@ -112,6 +112,7 @@ chaos-short: .venv/.installed ## the same with a third of the tasks and one seed
 docs: $(DOCS)/.installed ## build the documentation into docs/_build; a warning is an error
 	@rm -rf docs/_build
 	@$(DOCS)/bin/sphinx-build -q -W --keep-going -E -d .venvs/docs/doctrees -b html docs docs/_build
+	@test -s docs/_build/llms.txt && test -s docs/_build/reference/operators.html.md
 	@echo "Open docs/_build/index.html"
 
 lint: .venv/.installed lint-settings ## check style, format, types, workflows and scripts

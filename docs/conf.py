@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parent))
+import llms
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "planasonix_provider"
@@ -100,3 +104,4 @@ def setup(app: Any) -> None:
     app.connect("autodoc-skip-member", skip_member)
     app.connect("builder-inited", add_inherited_parameters, priority=900)
     app.connect("html-page-context", one_line_each)
+    app.connect("build-finished", llms.write)
