@@ -6,6 +6,9 @@ from typing import Any
 
 from airflow import __version__ as airflow_version
 
+from planasonix_provider import __version__
+
+DOCS_URL = "https://docs.planasonix.com/airflow/"
 CONNECTION_TYPE = "planasonix"
 HOOK_NAME = "Planasonix"
 RECEIVER_CONNECTION_TYPE = "planasonix_webhook"
@@ -163,10 +166,13 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-provider-planasonix",
         "name": "Planasonix",
         "description": "Start Planasonix syncs and backfills, wait for them, and report what they loaded.",
+        # Airflow reads the version of the distribution instead; registries of providers require this list.
+        "versions": [__version__],
         "integrations": [
             {
                 "integration-name": "Planasonix",
-                "external-doc-url": "https://docs.planasonix.com/airflow/",
+                "external-doc-url": DOCS_URL,
+                "logo": f"{DOCS_URL}_static/logo.svg",
                 "tags": ["service"],
             }
         ],

@@ -18,6 +18,7 @@ from planasonix_provider import __version__
 from planasonix_provider.get_provider_info import CONN_FIELDS, RECEIVER_CONN_FIELDS, get_provider_info
 from tests.support.other_process import result_of
 
+DOCS = Path(__file__).parents[1] / "docs"
 DISTRIBUTION = distribution("airflow-provider-planasonix")
 
 #: The keys that name a function; all others name a class.
@@ -69,6 +70,12 @@ def test_its_entry_point_and_its_distribution() -> None:
 
 def test_the_version_is_that_of_the_distribution() -> None:
     assert DISTRIBUTION.version == __version__
+    assert get_provider_info()["versions"] == [__version__]
+
+
+def test_the_logo_is_a_file_of_the_documentation() -> None:
+    (integration,) = get_provider_info()["integrations"]
+    assert (DOCS / integration["logo"].removeprefix(integration["external-doc-url"])).is_file()
 
 
 @pytest.mark.parametrize(("key", "path"), sorted(set(names(get_provider_info())), key=str))

@@ -68,6 +68,7 @@ def test_the_metadata_names_author_and_licence() -> None:
     assert METADATA.get_all("Project-URL") == [
         "Homepage, https://planasonix.com",
         "Documentation, https://docs.planasonix.com/airflow/",
+        "Changelog, https://docs.planasonix.com/airflow/changelog.html",
     ]
     assert METADATA["Description-Content-Type"] == "text/markdown"
 
