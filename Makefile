@@ -41,7 +41,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow test test-versions test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev test test-versions test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -55,6 +55,10 @@ demo-picture: .venv/.installed ## draw what the demo prints into docs/images/dem
 
 airflow: .venv/.installed ## start a local Airflow with its UI, beside a simulated Planasonix (PORT=8080)
 	@$(PYTHON) -m dev.local_airflow --port $(PORT)
+
+dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .venv, all tools, and git's hooks
+	@.venv/bin/prek install --quiet
+	@echo "The interpreter is .venv/bin/python. Before each commit, prek checks what the commit changes."
 
 test: lint ## check style and types, then run the tests on the newest Airflow
 	$(PYTHON) -m pytest -n auto

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ WORKFLOWS: dict[str, Any] = {path.name: yaml.safe_load(path.read_text()) for pat
 SETTINGS = [
     *(path for path in sorted((ROOT / ".github").rglob("*")) if path.is_file()),
     ROOT / ".readthedocs.yaml",
+    ROOT / ".devcontainer" / "devcontainer.json",
 ]
 #: The only hosts that settings may name: tools find their package registry themselves.
 HOSTS = {"docs.planasonix.com", "planasonix.com", "github.com"}
@@ -112,3 +114,28 @@ def test_read_the_docs_installs_what_make_docs_installs() -> None:
     (command,) = settings["build"]["jobs"]["install"]
     assert command == "pip install -c constraints/docs.txt -r docs/requirements.txt"
     assert "$(DOCS)/.installed: docs/requirements.txt constraints/docs.txt" in MAKEFILE
+
+
+def test_the_dev_container_has_a_python_for_every_airflow_and_makes_what_exists() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    found = re.fullmatch(r"python:3\.(\d+)-[a-z]+", container["image"])
+    assert found
+    too_new = [make_variable(f"TOO_NEW_{version}") for version in make_variable("OLDER").split()]
+    assert all((3, int(found[1])) < tuple(map(int, version.split("."))) for version in too_new if version)
+    assert re.findall(r"make (\w+)", container["postCreateCommand"]) == ["dev"]
+    assert "dev" in TARGETS
+    assert str(container["forwardPorts"][0]) == make_variable("PORT")
+
+
+def test_the_dev_container_installs_the_extensions_that_the_editor_recommends() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    recommended = json.loads((ROOT / ".vscode" / "extensions.json").read_text())["recommendations"]
+    assert container["customizations"]["vscode"]["extensions"] == recommended
+    json.loads((ROOT / ".vscode" / "settings.json").read_text())
+
+
+def test_volumes_of_the_dev_container_hide_the_environments_of_the_host() -> None:
+    # An environment of the host names the host's Python, and make would take it for installed.
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    targets = [mount["target"] for mount in container["mounts"] if mount["type"] == "volume"]
+    assert targets == [f"${{containerWorkspaceFolder}}/{folder}" for folder in (".venv", ".venvs")]
