@@ -25,7 +25,9 @@ def release_notes(tag: str, version: str, changelog: str) -> str:
     date, text = section.groups()
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
         raise ValueError(f"In CHANGELOG.md, version {version} is {date!r}: write its date, such as 2026-01-31.")
-    return re.sub(r"\]\(docs/([\w-]+)\.md(#[\w-]+)?\)", rf"]({DOCS}/\1.html\2)", text.strip())
+    # GitHub shows each end of a line as one.
+    text = re.sub(r"(?<=[^\n])\n *(?=[^\s#-])", " ", text.strip())
+    return re.sub(r"\]\(docs/([\w-]+)\.md(#[\w-]+)?\)", rf"]({DOCS}/\1.html\2)", text)
 
 
 def main() -> None:

@@ -21,7 +21,12 @@ CHANGELOG = """# Changelog
 
 ### Fixed
 
-- A fix ([failure handling](docs/failure-handling.md#retries), [syncs](docs/syncs.md)).
+Of operators
+and sensors:
+
+- A fix ([failure handling](docs/failure-handling.md#retries),
+  [syncs](docs/syncs.md)).
+- Another.
 
 ## 1.2.2 (2026-01-01)
 
@@ -29,11 +34,11 @@ CHANGELOG = """# Changelog
 """
 
 
-def test_notes_are_the_section_of_the_version_with_links_to_the_docs() -> None:
+def test_notes_are_the_section_of_the_version_with_links_and_whole_lines() -> None:
     assert release_notes("v1.2.3", "1.2.3", CHANGELOG) == (
-        "### Fixed\n\n- A fix "
+        "### Fixed\n\nOf operators and sensors:\n\n- A fix "
         "([failure handling](https://docs.planasonix.com/airflow/failure-handling.html#retries), "
-        "[syncs](https://docs.planasonix.com/airflow/syncs.html))."
+        "[syncs](https://docs.planasonix.com/airflow/syncs.html)).\n- Another."
     )
 
 

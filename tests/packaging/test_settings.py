@@ -28,7 +28,7 @@ SETTINGS = [
     ROOT / ".devcontainer" / "devcontainer.json",
 ]
 #: The only hosts that settings may name: tools find their package registry themselves.
-HOSTS = {"docs.planasonix.com", "planasonix.com", "github.com"}
+HOSTS = {"cyclonedx.org", "docs.planasonix.com", "planasonix.com", "github.com"}
 
 
 def make_variable(name: str) -> str:
