@@ -21,6 +21,7 @@ DOCS := .venvs/docs
 BROWSER := .venvs/browser
 TOOLS := .venvs/package
 LINT := .venvs/lint
+PRERELEASE := .venvs/prerelease
 WHEEL := .venvs/wheel
 # The wheel of PostgreSQL warns that root has no session folder.
 CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
@@ -41,7 +42,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow dev test test-versions test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev test test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -76,6 +77,17 @@ endef
 TESTED := $(if $(ON),$(patsubst .venvs/$(NEWEST),.venv,$(ON:%=.venvs/%)),$(ENVIRONMENTS))
 test-versions: $(TESTED:%=%/.installed) ## run the tests on every supported Airflow version (ON=3.3.2)
 	$(call pytest-in,$(TESTED),-n auto)
+
+# The newest releases of everything else. Pre-releases of Airflow's own packages must be allowed by name.
+test-prerelease: | $(UV) ## run the tests on the newest pre-release of Airflow, if one is newer than the tested versions
+	@newest=$$($(PYTHON) -m pip index versions --pre apache-airflow 2>/dev/null | sed -n '1s/.*(\(.*\)).*/\1/p') && \
+	test -n "$$newest" || { echo "The releases of Airflow cannot be listed." >&2; exit 1; }; \
+	test "$$newest" != $(NEWEST) || { echo "No release of Airflow is newer than $(NEWEST)."; exit 0; }; \
+	echo "Installing Airflow $$newest into $(PRERELEASE)" && \
+	python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --clear --python $$python $(PRERELEASE) && \
+	$(UV) pip install --quiet --python $(PRERELEASE) -e '.[simulator]' --group dev \
+		"apache-airflow==$$newest" 'apache-airflow-core>=3a0' 'apache-airflow-task-sdk>=1a0' && \
+	$(PRERELEASE)/bin/python -m pytest -q -n auto
 
 test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a running Airflow; takes an hour
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
