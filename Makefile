@@ -28,7 +28,7 @@ CALM := -W 'ignore:XDG_RUNTIME_DIR is not set'
 PRISM := .prism/node_modules/.bin/prism
 # The pictures in the docs.
 PICTURES := simulator connection-form button log page-overview page-backfills page-charts page-phone page-panel
-# What make bench measures, for make bench-history.
+# The figures of make bench, for make bench-history.
 FIGURES := .bench/figures.jsonl
 AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
@@ -58,6 +59,22 @@ def scripts(workflow: Any) -> str:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_workflows_make_only_targets_that_exist(name: str) -> None:
     assert used_targets(scripts(WORKFLOWS[name])) <= TARGETS
+
+
+def test_hooks_of_git_make_only_targets_that_exist_and_run_tools_that_are_installed() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    for hook in repository["hooks"]:
+        program = hook["entry"].split()[0]
+        if program == "make":
+            assert used_targets(hook["entry"]) <= TARGETS
+            assert used_targets(hook["entry"])
+        else:
+            assert program.removeprefix(".venv/bin/") in lint_tools()
+
+
+def lint_tools() -> list[str]:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    return [re.split(r"\W", requirement)[0] for requirement in groups["lint"]]
 
 
 def test_jobs_of_ci_make_each_target_of_the_ci_script() -> None:
