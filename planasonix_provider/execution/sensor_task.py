@@ -25,7 +25,7 @@ from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
+from planasonix_provider.triggers.deferral import deadline_of, defer, is_of_earlier_try, limit_behind, read_connection
 from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report
@@ -57,6 +57,7 @@ class SensorTask:
         self._target = target
         self._log = task.log
         self._hook = PlanasonixHook(options.planasonix_conn_id)
+        self._context = context
         self._xcoms = XComWriter(context, self._log)
         self._metrics = WorkMetrics(options.planasonix_conn_id, "sensor")
         self._delayed_since: datetime | None = None
@@ -130,8 +131,12 @@ class SensorTask:
     def _send(self, request: Request[Any]) -> Any:
         return self._hook.send(request, NO_RETRY)
 
-    def defer(self) -> NoReturn:
-        """Go on in the triggerer."""
+    def poke_or_defer(self) -> dict[str, Any]:
+        """Poll once, and go on in the triggerer if the wait is not over."""
+        result = self.poke()
+        return self._defer() if result is None else result
+
+    def _defer(self) -> NoReturn:
         if self._options.exponential_backoff:
             self._log.info("exponential_backoff and max_wait do not apply here: deferred sensors share their polls.")
         defer(
@@ -151,6 +156,8 @@ class SensorTask:
         """Return the task's result after the trigger has sent its event."""
         try:
             event = WaitEvent.from_payload(payload, self._target.kind)
+            if is_of_earlier_try(event, self._context, self._log):
+                return self.poke_or_defer()
             if event.outcome == "over":
                 read_connection(self._hook, self._log.warning)
             return self._finish(event)

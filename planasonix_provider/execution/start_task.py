@@ -29,7 +29,7 @@ from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-from planasonix_provider.triggers.deferral import deadline_of, defer, limit_behind, read_connection
+from planasonix_provider.triggers.deferral import deadline_of, defer, is_of_earlier_try, limit_behind, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancellation import cancel
@@ -75,6 +75,8 @@ class StartTask:
         with self.summary.details_on_exceptions():
             with airflow_errors():
                 event = WaitEvent.from_payload(payload, "job", "backfill")
+                if is_of_earlier_try(event, self._context, self._log):
+                    return self.run()
                 # Work that no longer exists does not conflict.
                 with suppress(PlanasonixNotFoundError):
                     event.work_or_error()
@@ -82,13 +84,17 @@ class StartTask:
 
     def resume(self, payload: Any) -> dict[str, Any]:
         """Return the result after the trigger has sent its event."""
-        with self.summary.details_on_exceptions(), self._open_session() as session:
-            event = WaitEvent.from_payload(payload, self._options.kind)
-            if event.outcome == "over":
-                read_connection(session.hook, self._log.warning, self._sleeper.sleep)
-            if event.is_out_of_time:
-                self._mark_given_up()
-            return self._get_job_result(session, event, noticed_at=event.sent_at)
+        with self.summary.details_on_exceptions():
+            with airflow_errors(), self.summary.record_errors():
+                event = WaitEvent.from_payload(payload, self._options.kind)
+            if is_of_earlier_try(event, self._context, self._log):
+                return self.run()
+            with self._open_session() as session:
+                if event.outcome == "over":
+                    read_connection(session.hook, self._log.warning, self._sleeper.sleep)
+                if event.is_out_of_time:
+                    self._mark_given_up()
+                return self._get_job_result(session, event, noticed_at=event.sent_at)
 
     def on_kill(self) -> None:
         """Cancel the work; Airflow calls this in a signal handler."""

@@ -81,9 +81,7 @@ class PlanasonixSensor(ValidatedParameters, BaseSensorOperator):
                 # Call the undecorated method: Airflow's guard against nested ``execute`` calls would reject this one.
                 poke_until_done = BaseSensorOperator.execute
                 return getattr(poke_until_done, "__wrapped__", poke_until_done)(self, context)
-            if (result := execution.poke()) is None:
-                execution.defer()
-            return result
+            return execution.poke_or_defer()
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Poll once.

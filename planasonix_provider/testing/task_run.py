@@ -224,6 +224,7 @@ def run_with_resumes(
         run.deferred = deferred
         run.deferrals += 1
         trigger = deserialize_trigger(deferred.trigger)
+        trigger.task_instance = context()["ti"]
         watch(trigger)
         run.event = asyncio.run(first_event(trigger))
         # A new process starts with empty accessors.

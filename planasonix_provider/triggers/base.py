@@ -127,7 +127,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
             )
             event = WaitEvent.failed(self.target, error)
         await asyncio.sleep(self._seconds_to_hold_back())
-        sent = event.model_copy(update={"deadline": self.deadline, "sent_at": utcnow()})
+        try_number = getattr(self.task_instance, "try_number", None)
+        sent = event.model_copy(update={"deadline": self.deadline, "sent_at": utcnow(), "try_number": try_number})
         yield TriggerEvent(sent.to_payload())
 
     def _seconds_to_hold_back(self) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from planasonix_provider.hooks.planasonix import PlanasonixHook
+    from planasonix_provider.waiting.wait_event import WaitEvent
 
 #: How long Airflow may take to notice that the process of a deferring task has ended: its supervisor checks every five
 #: seconds. If the event comes earlier, the scheduler takes the end of the process for a crash, and fails the task.
@@ -53,6 +54,17 @@ def defer(task: DeferrableTask, trigger: DeadlineTrigger, method_name: str = "ex
     trigger.not_before = utcnow() + DEFER_SETTLE_TIME
     timeout = trigger.deadline - utcnow() + DEFER_TIMEOUT_MARGIN if trigger.deadline else None
     task.defer(trigger=trigger, method_name=method_name, timeout=timeout)
+
+
+def is_of_earlier_try(event: WaitEvent, context: Context, log: Any) -> bool:
+    """Return whether an earlier try of the task waited for this event, and log it.
+
+    Airflow 3.0 keeps the event of a deferred task for its retry, which has to start anew.
+    """
+    if event.try_number is None or event.try_number >= context["ti"].try_number:
+        return False
+    log.info("Airflow passed the event of try %s to this try, which does not use it.", event.try_number)
+    return True
 
 
 def read_connection(hook: PlanasonixHook, warn: Callable[..., object], pause: Callable[[float], None] = sleep) -> None:

@@ -50,6 +50,8 @@ class WaitEvent(BaseModel):
     deadline: AwareDatetime | None = None
     #: When the trigger sent the event, by its clock.
     sent_at: AwareDatetime | None = None
+    #: The try of the task that deferred; ``None`` if Airflow does not tell the trigger.
+    try_number: int | None = None
 
     @model_validator(mode="after")
     def _check_outcome(self) -> Self:

@@ -15,6 +15,8 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.execution.attempt_store import AttemptStore
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
+from planasonix_provider.waiting.targets import JobTarget
+from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.support.scenarios import CONNECTION, routes_asked, sync
 from tests.support.task_runs import Log, Run, context, drive, record
 from tests.support.time_travel import travelling
@@ -210,3 +212,36 @@ class TestFaults:
         waiting["ti"].xcom_push = api_server_is_down
         assert operator.execute(waiting)["status"] == "succeeded"
         assert any("could not be written" in line for line in log.lines)
+
+
+class TestTheEventOfAnEarlierTry:
+    """Airflow 3.0 passes it to the retry of a deferred task."""
+
+    def test_starts_anew(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, outcome="failed", message="No route.")
+        first = drive(lambda: sync(deferrable=True))
+        assert isinstance(first.error, PlanasonixJobFailedError)
+        simulator.plan(CONNECTION)
+        run = Run(notes=first.notes)
+        retry = sync(deferrable=True)
+        record(retry, run.log)
+        with pytest.raises(TaskDeferred):
+            retry.execute_complete(context(run, try_number=2), first.event)
+        assert len(simulator.jobs()) == 2
+        assert "Airflow passed the event of try 1 to this try, which does not use it." in run.log.lines
+
+    def test_of_work_that_was_in_the_way_starts_anew(self, simulator: Simulator) -> None:
+        other = simulator.workspace.start_sync(CONNECTION)
+        event = WaitEvent.over(JobTarget(other.id), simulator.job(other.id)).model_copy(update={"try_number": 1})
+        with pytest.raises(TaskDeferred) as deferred:
+            sync(deferrable=True, on_conflict="wait", timeout=3600).execute_after_conflict(
+                context(Run(), try_number=2), event.to_payload()
+            )
+        assert deferred.value.trigger.deadline is not None
+
+    def test_that_has_no_try_is_used(self, simulator: Simulator) -> None:
+        first = drive(lambda: sync(deferrable=True))
+        event = {name: value for name, value in first.event.items() if name != "try_number"}
+        result = sync(deferrable=True).execute_complete(context(Run(notes=first.notes), try_number=2), event)
+        assert result == first.result
+        assert len(simulator.jobs()) == 1

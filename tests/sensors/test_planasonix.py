@@ -487,6 +487,15 @@ class TestBadInput:
         with pytest.raises(Exception, match="kind: it is of a backfill"):
             job_sensor("job_1").execute_complete(context(Run()), event)
 
+    def test_of_an_earlier_try_is_not_used(self, simulator: Simulator) -> None:
+        job = start_sync(simulator, outcome="failed", message="No route.")
+        first = drive(lambda: job_sensor(job.id, deferrable=True))
+        assert first.event["try_number"] == 1
+        assert first.error
+        again = start_sync(simulator, running_seconds=60)
+        with pytest.raises(TaskDeferred):
+            job_sensor(again.id, deferrable=True).execute_complete(context(Run(), try_number=2), first.event)
+
 
 @pytest.mark.parametrize("kind", SENSORS)
 def test_all_parameters_of_its_own_are_templated(kind: type[PlanasonixSensor]) -> None:
