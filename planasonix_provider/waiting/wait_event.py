@@ -29,7 +29,8 @@ def _known_kind(kind: str) -> str:
 class WaitEvent(BaseModel):
     """How a wait ended. The event has all that its task needs, because arguments of ``defer()`` may get lost."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Fields that a later release adds are ignored: the triggerer may be upgraded before the workers.
+    model_config = ConfigDict(frozen=True)
 
     #: The format of the event. A payload of another version is rejected.
     version: Literal[1] = 1

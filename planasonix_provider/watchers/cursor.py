@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel
 
 from planasonix_provider.api.request import PAGE_SIZE
 from planasonix_provider.waiting.targets import Work
@@ -29,8 +29,6 @@ MAX_PENDING = 250
 
 class CursorModel(BaseModel):
     """A saved cursor; ``reported`` has marks by the whole seconds from ``watermark`` to the creation time."""
-
-    model_config = ConfigDict(extra="forbid")
 
     watermark: AwareDatetime
     pending: dict[str, AwareDatetime]

@@ -71,7 +71,6 @@ class TestRecordInAVariable:
             (lambda text: "{}", "dag_id: Field required"),
             (lambda text: text.replace('"version": 1', '"version": 2'), "version: Input should be 1"),
             (lambda text: text.replace('"kind"', '"sort"'), "kind: Field required"),
-            (lambda text: text.replace('"try_number"', '"more": 1, "try_number"'), "more: Extra inputs"),
         ],
     )
     def test_that_is_damaged_is_named_until_it_is_deleted(self, damage: Callable[[str], str], what: str) -> None:

@@ -96,7 +96,6 @@ def over(**fields: Any) -> dict[str, Any]:
         over(kind="backfill", id="bf_1", job=None, backfill={"id": "bf_1", "status": "failed"}),
         over(job={"id": "job_2", "status": "succeeded"}),
         over(outcome="done"),
-        over(more=1),
         {"version": 1, "kind": "something new", "id": "job_1", "outcome": "error", "error": "a", "message": "b"},
         {"version": 1, "kind": "job", "id": "job_1", "outcome": "error", "error": "transport"},
     ],
@@ -105,6 +104,10 @@ def test_of_any_other_shape_is_refused_with_a_reason(payload: Any) -> None:
     assert WaitEvent.from_payload(over(), "job").outcome == "over"
     with pytest.raises(InvalidWaitEventError, match="clear the task"):
         WaitEvent.from_payload(payload, "job")
+
+
+def test_of_a_later_release_is_read_without_the_fields_that_it_has_added() -> None:
+    assert WaitEvent.from_payload(over(more=1), "job") == WaitEvent.from_payload(over(), "job")
 
 
 def test_after_a_cancel_says_how_it_went() -> None:
