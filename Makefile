@@ -15,7 +15,6 @@ BOUND_3.2.2 := fastapi<0.137 svcs<26
 RELEASED := lowest $(OLDER) $(NEWEST)
 
 ENVIRONMENTS := $(OLDER:%=.venvs/%) .venv
-AIRFLOW_3 := $(filter-out .venvs/2.%,$(ENVIRONMENTS))
 PYTHON := .venv/bin/python
 UV := .venv/bin/uv
 BENCH := .venvs/bench
@@ -45,7 +44,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow dev test test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev test test-fast test-all test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -64,8 +63,20 @@ dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .ve
 	@.venv/bin/prek install --quiet
 	@echo "The interpreter is .venv/bin/python. Before each commit, prek checks what the commit changes."
 
-test: lint ## check style and types, then run the tests on the newest Airflow
-	$(PYTHON) -m pytest -n auto
+# The tests of packages that import no Airflow; tests/test_architecture.py checks these packages.
+WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
+QUICKLY := -n auto -m 'not slow'
+
+test: lint ## check style and types, then run the quick tests on the newest Airflow; takes two minutes
+	$(PYTHON) -m pytest $(QUICKLY)
+
+test-fast: .venv/.installed ## run the quick tests of what needs no Airflow, in a quarter of a minute
+	$(PYTHON) -m pytest $(QUICKLY) -p no:schemathesis $(WITHOUT_AIRFLOW)
+
+# Whole DAGs run on each version. The other slow tests, and those of packages that import no Airflow, run on the newest.
+test-all: $(ENVIRONMENTS:%=%/.installed) ## run all tests on the newest Airflow, and those that depend on it on the others
+	$(PYTHON) -m pytest -q -n auto
+	$(call pytest-in,$(OLDER:%=.venvs/%),-n auto -m 'not slow or dag' $(WITHOUT_AIRFLOW:%=--ignore %))
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in
@@ -78,7 +89,7 @@ endef
 
 # The environments of the Airflow versions in ON, or of all.
 TESTED := $(if $(ON),$(patsubst .venvs/$(NEWEST),.venv,$(ON:%=.venvs/%)),$(ENVIRONMENTS))
-test-versions: $(TESTED:%=%/.installed) ## run the tests on every supported Airflow version (ON=3.3.2)
+test-versions: $(TESTED:%=%/.installed) ## run all tests on every supported Airflow version; takes an hour (ON=3.3.2)
 	$(call pytest-in,$(TESTED),-n auto)
 
 # The newest releases of everything else. Pre-releases of Airflow's own packages must be allowed by name.
@@ -92,7 +103,8 @@ test-prerelease: | $(UV) ## run the tests on the newest pre-release of Airflow, 
 		"apache-airflow==$$newest" 'apache-airflow-core>=3a0' 'apache-airflow-task-sdk>=1a0' && \
 	$(PRERELEASE)/bin/python -m pytest -q -n auto
 
-test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a running Airflow; takes an hour
+AIRFLOW_3 := $(filter-out .venvs/2.%,$(TESTED))
+test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a running Airflow; takes an hour for each version (ON=3.3.2)
 	$(call pytest-in,$(AIRFLOW_3),tests/system)
 
 # To repeat a failure: make contract SEED=… TIMES=…
@@ -112,8 +124,10 @@ browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Air
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-browser-airflow: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## the same without the simulator's pages: connection form, page, button and log on each Airflow
-	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py $(CALM)
+OLDEST := $(firstword $(OLDER))
+browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## the same for Airflow's UI on the oldest and the newest Airflow
+	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
+		-k '$(OLDEST) or $(NEWEST)' $(CALM)
 
 # Checks pages for accessibility.
 $(AXE):

@@ -59,6 +59,13 @@ MIN_POLL_SECONDS = validators.MIN_POLL_SECONDS
 validators.MIN_POLL_SECONDS = 0.01
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            if not mark.args:
+                raise pytest.UsageError(f"{item.nodeid} is marked as slow without a reason: slow(reason).")
+
+
 @pytest.fixture
 def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """The limit that users have."""

@@ -100,6 +100,7 @@ def test_the_page_has_each_option_with_its_default(option: str) -> None:
     assert row.split(" | ")[2] == OPTIONS[option]["default"]
 
 
+@pytest.mark.slow("starts processes")
 def test_airflow_lists_the_section() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "airflow", "config", "list", "--section", "planasonix", "--include-descriptions"],
@@ -113,12 +114,14 @@ def test_airflow_lists_the_section() -> None:
     assert "Defaults of all tasks that use the Planasonix provider." in listed
 
 
+@pytest.mark.slow("starts processes")
 def test_the_options_are_defaults_that_a_task_can_override() -> None:
     made = python(MAKE, poll_interval="30", cancel_on_kill="False")
     assert made.stdout.splitlines()[-1] == "[30.0, False, 7, True, 30.0]"
     assert python(MAKE).stdout.splitlines()[-1] == "[10.0, True, 7, True, 10.0]"
 
 
+@pytest.mark.slow("starts processes")
 def test_an_invalid_default_is_an_error_when_the_dag_is_parsed() -> None:
     parsed = python(MAKE, poll_interval="fast")
     assert parsed.stderr.splitlines()[-1] == (

@@ -52,7 +52,7 @@ FOLLOWERS = {
 
 NO_EXCEPTION = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS
 
-pytestmark = pytest.mark.usefixtures("airflow_db")
+pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 needs_watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
 

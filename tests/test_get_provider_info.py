@@ -114,6 +114,7 @@ def listed() -> Any:
     return result_of(ASK_AIRFLOW)
 
 
+@pytest.mark.slow("starts processes")
 def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[str, Any]) -> None:
     assert listed["list"] == [__version__, "Planasonix"]
     assert {name: hook for name, hook in listed["hooks"].items() if name.startswith("planasonix")} == {
@@ -124,6 +125,7 @@ def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[s
     assert "planasonix_provider.triggers.planasonix" in listed["triggers"]
 
 
+@pytest.mark.slow("reads all installed providers")
 def test_airflow_lists_the_fields_of_the_connection_forms(listed: dict[str, Any]) -> None:
     if airflow.__version__.startswith(("3.0.", "3.1.")) and not find_spec("flask_appbuilder"):
         # These two commands list nothing then, but the form itself works.

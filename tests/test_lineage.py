@@ -307,6 +307,7 @@ with DAG(dag_id="syncs", schedule=None) as dag:
 """
 
 
+@pytest.mark.slow("starts processes or runs DAGs")
 def test_airflow_sends_the_lineage_of_each_task(simulator: Simulator, tmp_path: Path) -> None:
     simulator.plan("conn_demo_04", outcome="failed", code="no_route", message="No route")
     (tmp_path / "dags").mkdir()
@@ -386,6 +387,7 @@ def python(code: str, *, is_blocked: bool) -> str:
     return answer.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow("starts processes or runs DAGs")
 class TestWithoutOpenLineage:
     def test_operators_do_not_import_it(self) -> None:
         modules = """

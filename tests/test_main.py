@@ -64,6 +64,7 @@ def test_argcomplete_finds_the_mark_of_the_program() -> None:
     subprocess.run([sys.executable, "-m", "argcomplete._check_module", "planasonix_provider"], check=True, timeout=250)
 
 
+@pytest.mark.slow("starts processes")
 def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     ran = subprocess.run(
@@ -76,6 +77,7 @@ def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator
     assert lines[-1] == "Loaded 44,802 rows into 1 table."
 
 
+@pytest.mark.slow("starts processes")
 @pytest.mark.parametrize("form", ["json", "yaml", "plain", "table"])
 def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(simulator: Simulator, form: str) -> None:
     command = f"{sys.executable} -m planasonix_provider jobs -o {form}; echo $? >&2"
@@ -86,6 +88,7 @@ def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(simulator: Simulator,
     assert [line for line in ran.stderr.splitlines() if "cryptography" not in line] == ["141"]
 
 
+@pytest.mark.slow("starts processes")
 def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     reader, writer = os.pipe()
@@ -95,6 +98,7 @@ def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulato
     assert (ran.returncode, json.loads(ran.stdout)["status"]) == (0, "succeeded")
 
 
+@pytest.mark.slow("starts processes")
 def test_what_cannot_be_written_in_ascii_does_not_lose_the_job(simulator: Simulator) -> None:
     simulator.workspace.add_connection("conn_\u00e9")
     command = [sys.executable, "-m", "planasonix_provider", "sync", "conn_\u00e9", "-o", "json"]

@@ -38,6 +38,7 @@ os.wait()
 """
 
 
+@pytest.mark.slow("starts processes")
 @pytest.mark.parametrize("has_tags", [True, False], ids=["with tags", "without tags"])
 def test_a_process_and_its_fork_send_to_the_server_of_the_environment(has_tags: bool) -> None:
     server = StatsdServer()
@@ -126,6 +127,7 @@ def test_a_duration_that_is_too_long_breaks_no_task(statsd: StatsdServer) -> Non
     assert statsd.named(metrics.JOB_DURATION) == []
 
 
+@pytest.mark.slow("starts processes")
 def test_without_metrics_nothing_is_imported_or_sent() -> None:
     source = (
         "import sys; from planasonix_provider import metrics; assert not [m for m in sys.modules if 'airflow.' in m];"

@@ -180,6 +180,7 @@ MESSAGES: dict[type, dict[str, str]] = {
 }
 
 
+@pytest.mark.slow("runs each task in three ways")
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.__name__)
 def test_means_the_same_in_every_way(

@@ -839,6 +839,7 @@ class TestPace:
 
 
 class TestImports:
+    @pytest.mark.slow("starts processes")
     def test_the_api_imports_no_airflow(self) -> None:
         code = "import sys, planasonix_provider.api.client; print(*sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,7 +19,7 @@ from tests.support.dag_processor import IS_AIRFLOW_3_0, make_assets_known
 
 IS_AIRFLOW_2 = Version(version("apache-airflow")) < Version("3")
 
-pytestmark = pytest.mark.usefixtures("airflow_db")
+pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
 #: One task with three outlets of this provider and a foreign one, one with an alias, and one mapped over connections.
 DAGS = """

@@ -15,6 +15,8 @@ from tests.chaos.environment import Planasonix, wait_until
 from tests.chaos.plan import Action, Plan
 from tests.chaos.storm import PerformedAction, Storm
 
+pytestmark = pytest.mark.slow("starts processes")
+
 
 @pytest.fixture
 def planasonix(tmp_path: Path) -> Iterator[Planasonix]:

@@ -25,6 +25,7 @@ def test_a_status_line_shows_that_airflow_is_loaded(
     assert ("Loading Airflow" in ran.err, "\x1b" in ran.err) == (is_shown, is_shown)
 
 
+@pytest.mark.slow("starts processes")
 def test_a_key_that_is_really_pressed(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "--poll-interval", "0.5"]

@@ -27,6 +27,8 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody
 from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
 
+pytestmark = pytest.mark.slow("tries hundreds of requests")
+
 #: How many requests are thought up for each operation, besides those that cover each of its parameters.
 EXAMPLES = 5 * int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 SEED = int(os.environ.get("CONTRACT_SEED", "1"))

@@ -120,6 +120,7 @@ class TestBackfillThatSucceeds:
         assert run.error is None
         assert any(line.startswith("end_at is in the future (2999-01-01") for line in run.log.lines)
 
+    @pytest.mark.slow("handles thousands of jobs")
     def test_result_leaves_out_thousands_of_jobs(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, jobs=300, parallel=300, job_seconds=0.3)
         run = drive(lambda: backfill(deferrable=True))
@@ -169,6 +170,7 @@ class TestBackfillThatFails:
         assert isinstance(run.error, PlanasonixJobCancelledError)
         assert str(run.error).startswith(f"Backfill {the_one(simulator).id} was cancelled before it was done.")
 
+    @pytest.mark.slow("handles thousands of jobs")
     def test_jobs_are_cancelled_at_the_deadline(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:

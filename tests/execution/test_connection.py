@@ -104,6 +104,7 @@ def wait(travel: TravelledClock, triggers: list[Any], *steps: tuple[float, Calla
     return [WaitEvent.from_payload(payload, "job") for payload in travel.run(main())]
 
 
+@pytest.mark.slow("simulates many tasks for hours")
 @pytest.mark.usefixtures("_a_minute_of_refusals")
 class TestManyDeferredTasksWithoutTheirConnection:
     @pytest.mark.parametrize("missing", [3, 45])
@@ -129,6 +130,7 @@ class TestManyDeferredTasksWithoutTheirConnection:
         assert "cancel_job" not in routes_asked(simulator)
 
 
+@pytest.mark.slow("simulates many tasks for hours")
 class TestManyDeferredTasksWhoseKeyIsRevoked:
     def test_survive_a_rotation_with_one_read_of_the_connection(
         self, simulator: Simulator, travel: TravelledClock, connection: Connection, mocker: MockerFixture
@@ -204,6 +206,7 @@ class TestATaskWithoutItsConnection:
         assert travel.passed == 0
 
 
+@pytest.mark.slow("simulates hours of polls")
 @pytest.mark.parametrize("make", [sync, backfill], ids=["sync", "backfill"])
 class TestATaskWhoseKeyIsRevoked:
     def test_continues_its_work_in_the_next_try_with_a_valid_key(

@@ -51,6 +51,8 @@ def is_seen(simulator: Simulator, looks: int) -> Callable[[], bool]:
     return lambda: sum(request.route == "get_job" and bool(request.status) for request in simulator.requests) >= looks
 
 
+@pytest.mark.slow("runs whole DAGs")
+@pytest.mark.dag
 @pytest.mark.usefixtures("airflow_db")
 @pytest.mark.parametrize("cancel_on_kill", [True, False])
 @pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "deferred"])

@@ -101,6 +101,7 @@ def jobs_of(simulator: Simulator, work: Any) -> list[Any]:
     return [simulator.job(job_id) for job_id in work.job_ids] if hasattr(work, "job_ids") else [work]
 
 
+@pytest.mark.slow("ends a try at each point of a cancel")
 class TestOnAWorker:
     @pytest.mark.parametrize("point", POINTS)
     def test_the_work_ends_and_the_next_try_starts_new_work(self, make: Make, simulator: Simulator, point: str) -> None:
@@ -138,6 +139,7 @@ class TestOnAWorker:
         check_new_start(make, simulator, notes, try_number=3)
 
 
+@pytest.mark.slow("ends a try at each point of a cancel")
 class TestInTheTriggerer:
     @pytest.mark.parametrize("point", POINTS)
     def test_the_restarted_trigger_cancels(self, make: Make, simulator: Simulator, point: str) -> None:
@@ -156,6 +158,7 @@ class TestInTheTriggerer:
         check_new_start(lambda: make(deferrable=True), simulator, notes, try_number=2)
 
 
+@pytest.mark.slow("waits for sockets in real time")
 class TestAPollThatHangs:
     """In real time, because sockets use it."""
 
@@ -199,6 +202,7 @@ class TestTheLastPoll:
         assert fails
 
 
+@pytest.mark.slow("waits for sockets in real time")
 class TestARetryAfter:
     @pytest.mark.parametrize("seconds", [MINUTE, 15 * MINUTE])
     def test_does_not_delay_the_cancel(
@@ -232,6 +236,7 @@ class TestARetryAfter:
         assert (job.cancel_requested_at - BEGAN).total_seconds() == pytest.approx(10 * MINUTE, abs=5)
 
 
+@pytest.mark.slow("waits for sockets in real time")
 class TestAnExhaustedRateLimit:
     def test_does_not_delay_the_search_for_a_lost_start(
         self, make: Make, simulator: Simulator, deferrable: bool

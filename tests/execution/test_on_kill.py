@@ -265,6 +265,7 @@ class TestKillAfterASuspension:
             operator.execute(context(Run()))
         self._assert_left(simulator, log)
 
+    @pytest.mark.slow("waits for signals in real time")
     def test_calls_airflow_after_the_signal_handler(self, simulator: Simulator, goes_on: MagicMock) -> None:
         called_in_handler: list[bool] = []
 
@@ -432,6 +433,7 @@ class TestKillOfABackfill:
         killed(simulator, backfill(timeout=0.3), route="cancel_job")
         assert {job.status for job in simulator.jobs()} <= set(ENDED)
 
+    @pytest.mark.slow("waits for signals in real time")
     def test_interrupts_that_cancel_as_airflow_2_does(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
         simulator.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)

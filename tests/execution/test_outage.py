@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +38,12 @@ HOUR = 60 * MINUTE
 Make = Callable[..., BaseOperator]
 
 
+def first_is_quick(cases: Iterable[str | int]) -> list[Any]:
+    """Return the cases as parameters of a fixture; only the tests of the first are part of ``make test``."""
+    first, *others = cases
+    return [first, *(pytest.param(case, marks=pytest.mark.slow("repeats an hour of polls")) for case in others)]
+
+
 @pytest.fixture
 def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
     with travelling(monkeypatch) as travel:
@@ -49,17 +55,17 @@ def make(request: pytest.FixtureRequest, deferrable: bool) -> Make:
     return lambda **more: request.param(**{"deferrable": deferrable, "poll_interval": MINUTE, **more})
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=first_is_quick(KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=PROXY_STATUSES)
+@pytest.fixture(params=first_is_quick(PROXY_STATUSES))
 def status(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.fixture(params=[*KINDS, *PROXY_STATUSES])
+@pytest.fixture(params=first_is_quick([*KINDS, *PROXY_STATUSES]))
 def any_kind(request: pytest.FixtureRequest) -> str | int:
     """An outage, or a proxy that refuses requests in the API's place: its response says nothing about the work."""
     kind: str | int = request.param
@@ -108,6 +114,7 @@ class TestOutageOfFortyMinutes:
             run = drive(make, notes, try_number=2)
         check_only_work(run, simulator)
 
+    @pytest.mark.slow("simulates an hour of polls")
     def test_during_the_cancel_of_a_cleared_task(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
@@ -157,6 +164,7 @@ class TestOutageOfFortyMinutes:
         assert len(set(sent)) == 1
 
 
+@pytest.mark.slow("simulates an hour of polls")
 @pytest.mark.parametrize("minutes", [40, 90])
 def test_a_server_that_restarts_loses_and_doubles_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, minutes: float
@@ -239,6 +247,7 @@ class TestHostThatNeverAnswered:
         assert f"connection refused at {closed_url}. Check the host and port of Airflow connection" in str(run.error)
         assert len(run.log.lines) <= 4
 
+    @pytest.mark.slow("simulates an hour of polls")
     def test_a_retry_knows_the_host(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
         notes = left_by_an_outage(make, simulator, travel)
         with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
@@ -248,6 +257,7 @@ class TestHostThatNeverAnswered:
 
 
 class TestProxyThatRefuses:
+    @pytest.mark.slow("simulates an hour of polls")
     def test_during_the_cancel_of_a_cleared_task(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
@@ -258,6 +268,7 @@ class TestProxyThatRefuses:
             run = drive(make, notes, try_number=2, max_tries=3)
         assert old_work(run, simulator).status == "cancelled"
 
+    @pytest.mark.slow("simulates an hour of polls")
     def test_during_the_search_for_a_lost_start(
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
@@ -268,6 +279,7 @@ class TestProxyThatRefuses:
         check_only_work(run, simulator)
 
 
+@pytest.mark.slow("simulates an hour of polls")
 class TestRefusalByTheApi:
     """Replicas restart, and keys are rotated, so a refusal counts only after a minute."""
 
@@ -295,6 +307,7 @@ class TestRefusalByTheApi:
 
 
 class TestOutageOfMoreThanAnHour:
+    @pytest.mark.slow("simulates an hour of polls")
     @pytest.mark.parametrize(
         ("takes", "outcome"),
         [
@@ -367,6 +380,7 @@ def test_a_slow_list_of_existing_work_starts_nothing_after_the_deadline(
 
 
 class TestOutageAtTheDeadline:
+    @pytest.mark.slow("simulates an hour of polls")
     @pytest.mark.parametrize("seconds", [30, 5 * MINUTE])
     def test_delays_the_cancel(
         self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int, seconds: float
@@ -380,6 +394,7 @@ class TestOutageAtTheDeadline:
         assert one.status in ENDED
         assert travel.passed < 30 * MINUTE + seconds + 3 * MINUTE
 
+    @pytest.mark.slow("simulates an hour of polls")
     def test_that_is_too_long_ends_with_the_cancel_command(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
@@ -402,6 +417,7 @@ class TestOutageAtTheDeadline:
 
 
 class TestClearDuringAnOutage:
+    @pytest.mark.slow("simulates an hour of polls")
     def test_leaves_the_old_work_to_the_next_try(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:

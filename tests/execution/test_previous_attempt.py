@@ -139,6 +139,7 @@ class TestClear:
         assert old_work(run, simulator).cancel_requested_at is None
         assert "runs on" in run.said
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_cancels_none_of_several_candidates(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 60)
@@ -154,6 +155,7 @@ class TestClear:
         travel.sleep(600)
         assert drive(make, notes, try_number=3, max_tries=5).error is None
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_cancels_work_that_lists_show_late(
         self, make: Make, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -50,6 +50,7 @@ class TestDeadline:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert "when the task's execution_timeout was up" in str(run.error)
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_the_next_try_cancels_what_could_not_be_cancelled(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=403, route="cancel_job", times=None)
         notes: dict[str, Any] = {}

@@ -160,6 +160,7 @@ class TestLostResponse:
         run = drive(make, notes, try_number=2)
         check_only_work(run, simulator)
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_of_a_backfill_is_found_after_hundreds_of_others(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -186,6 +187,7 @@ class TestLostResponse:
         _, own = started(simulator)
         assert (run.error, id_of(run)) == (None, own.id)
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_is_not_a_conflict_with_metadata_of_others(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
@@ -197,6 +199,7 @@ class TestLostResponse:
         theirs, ours = started(simulator)
         assert (id_of(run), theirs.status) == (ours.id, "succeeded")
 
+    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("on_conflict", ["fail", "attach", "wait", "skip"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_a_conflict_that_lists_show_late(
@@ -215,6 +218,7 @@ class TestLostResponse:
         check_only_work(run, simulator)
         assert "attaching to it" not in run.said
 
+    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
     def test_that_no_list_shows_is_left_to_the_next_try(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, on_conflict: str

@@ -601,6 +601,8 @@ def print_and_fail(secret: SecretStr) -> None:
     raise ValueError(f"I will not take {secret.get_secret_value()} or {secret!r}")
 
 
+@pytest.mark.slow("runs whole DAGs")
+@pytest.mark.dag
 @pytest.mark.usefixtures("airflow_db")
 def test_a_function_gets_a_secret_once_over_several_dag_runs(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

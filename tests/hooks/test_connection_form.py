@@ -117,6 +117,7 @@ def forms() -> Any:
     return result_of(ASK_AIRFLOW)
 
 
+@pytest.mark.slow("starts processes")
 @both_hooks
 def test_airflow_lists_the_connection_type(hook: Any, conn_fields: Any, behaviour: Any, forms: dict[str, Any]) -> None:
     listed = forms[hook.conn_type]["hook"]
@@ -125,6 +126,7 @@ def test_airflow_lists_the_connection_type(hook: Any, conn_fields: Any, behaviou
     assert listed["connection_testable"] is True
 
 
+@pytest.mark.slow("reads all installed providers")
 @pytest.mark.skipif(
     AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS and not find_spec("flask_appbuilder"),
     reason="without flask_appbuilder, Airflow 3.0 has a plain form for all connection types",

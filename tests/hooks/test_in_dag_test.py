@@ -17,6 +17,8 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
 from tests.conftest import DAGS_FOLDER
 
+pytestmark = [pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
+
 DAG_FILE = """
 from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import DAG

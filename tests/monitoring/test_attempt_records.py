@@ -141,6 +141,7 @@ def test_notices_that_a_later_try_has_started_something(airflow_tasks: AirflowTa
     assert still_over(listed) == []
 
 
+@pytest.mark.slow("handles thousands of records")
 def test_reads_thousands_of_records(airflow_tasks: AirflowTasks) -> None:
     for index in range(450):
         airflow_tasks.store(record_of(airflow_tasks.add(key_of(map_index=index), "failed", datetime.now(UTC))))

@@ -135,6 +135,7 @@ class TestAListing:
         assert ids() == []
         assert planted.tasks.records() == 1
 
+    @pytest.mark.slow("handles hundreds of jobs")
     def test_asks_for_a_hundred_jobs_at_once(self, planted: Planted) -> None:
         records = planted.add_many(230)
         for record in records[:30]:

@@ -48,6 +48,7 @@ class TestByXComs:
         work = Backfill.model_validate({"id": "x_1", "status": "running", "created_at": NOW})
         assert find_tasks([work])["x_1"].row["task_id"] == "backfill"
 
+    @pytest.mark.slow("handles thousands of rows")
     def test_many_jobs_are_one_query(self, task_rows: TaskRows) -> None:
         for number in range(30):
             task_rows.add(task_id=f"load_{number}", job_id=f"job_{number}")

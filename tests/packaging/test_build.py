@@ -59,6 +59,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 
+@pytest.mark.slow("builds the distributions")
 def test_the_openapi_document_is_a_regular_file(wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile) -> None:
     # In the sources it is a link into the docs, and nothing that is installed has those.
     document = "planasonix_provider/simulator/openapi.yaml"
@@ -68,6 +69,7 @@ def test_the_openapi_document_is_a_regular_file(wheel: zipfile.ZipFile, wheel_of
         assert one.read(document) == (ROOT / "docs" / "openapi.yaml").read_bytes()
 
 
+@pytest.mark.slow("builds the distributions")
 def test_the_source_distribution_makes_the_same_wheel(
     wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile
 ) -> None:

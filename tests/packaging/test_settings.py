@@ -105,6 +105,12 @@ def test_ci_tests_every_airflow_on_every_python_that_it_supports() -> None:
     }
 
 
+def test_every_airflow_3_runs_each_night() -> None:
+    matrix = WORKFLOWS["nightly.yml"]["jobs"]["system"]["strategy"]["matrix"]
+    versions = [*make_variable("OLDER").split(), make_variable("NEWEST")]
+    assert matrix["airflow"] == [version for version in versions if not version.startswith("2.")]
+
+
 def test_a_release_tests_the_wheel_on_each_released_version() -> None:
     matrix = WORKFLOWS["release.yml"]["jobs"]["wheel"]["strategy"]["matrix"]
     assert sorted(matrix["airflow"]) == sorted(make_variable("RELEASED").split())

@@ -143,6 +143,7 @@ def test_waits_until_the_transaction_is_committed(api: Api) -> None:
     wait_until(lambda: api.cancels() == 1, "the job is cancelled")
 
 
+@pytest.mark.slow("waits for threads in real time")
 @pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred", "up_for_retry"])
 def test_never_touches_a_task_that_waits_again(api: Api, state: str | None) -> None:
     record = api.start()
@@ -153,6 +154,7 @@ def test_never_touches_a_task_that_waits_again(api: Api, state: str | None) -> N
     assert api.status(record) == "running"
 
 
+@pytest.mark.slow("waits for threads in real time")
 @pytest.mark.parametrize("fields", [{"cancel_on_kill": False}, {"is_own": False}, {"is_released": True}])
 def test_spares_work_that_must_run_on(api: Api, fields: dict[str, bool]) -> None:
     record = api.start(**fields)
@@ -235,6 +237,7 @@ def test_spares_a_job_for_which_the_task_of_another_run_waits(api: Api) -> None:
     assert api.cancels() == 0
 
 
+@pytest.mark.slow("waits for threads in real time")
 def test_repeats_a_failed_cancel(api: Api) -> None:
     record = api.start()
     api.simulator.fail("status", status=403, route="cancel_job")
@@ -242,6 +245,7 @@ def test_repeats_a_failed_cancel(api: Api) -> None:
     wait_until(lambda: api.status(record) == "cancelled", "the job is cancelled")
 
 
+@pytest.mark.slow("waits for threads in real time")
 def test_sends_few_requests_for_many_tasks(api: Api) -> None:
     records = [api.start(key_of(map_index=index)) for index in range(300)]
     for record in records:
@@ -253,6 +257,7 @@ def test_sends_few_requests_for_many_tasks(api: Api) -> None:
     assert asked["list_jobs"] + asked["get_job"] < 600
 
 
+@pytest.mark.slow("waits for threads in real time")
 def test_says_what_is_left_to_do(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     record = api.start()
     api.simulator.fail("status", status=403, route="cancel_job", times=None)

@@ -17,6 +17,8 @@ from tests.plugins.conftest import SECRET, Assets, body, headers
 from tests.support.flood import add_receiver, flood, server
 from tests.support.slow_secrets import SlowBackend
 
+pytestmark = pytest.mark.slow("sends hundreds of requests in real time")
+
 
 @pytest.fixture(autouse=True)
 def _receivers(assets: Assets, connection: Callable[..., None]) -> None:

@@ -130,6 +130,7 @@ def test_refuses_more_than_it_can_watch(
     assert "`python -m planasonix_provider orphans --cancel`" in caplog.text
 
 
+@pytest.mark.slow("starts processes")
 def test_the_plugin_imports_nothing_heavy() -> None:
     code = (
         "import sys, planasonix_provider.plugins.planasonix;"

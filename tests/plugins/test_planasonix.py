@@ -28,6 +28,7 @@ def test_airflow_finds_it_by_its_entry_point_alone() -> None:
     assert "plugins" not in get_provider_info()
 
 
+@pytest.mark.slow("starts processes")
 def test_its_import_is_light() -> None:
     added = set(result_of(IMPORT))
     assert {name for name in added if name.startswith("planasonix_provider.")} == {

@@ -190,6 +190,7 @@ class TestForgedAndStale:
         assert len(lines()) == 1
         assert (assets.events(), rows()) == ([], 0)
 
+    @pytest.mark.slow("sends hundreds of requests")
     async def test_a_limited_number_waits_for_the_secret_to_be_read_again(
         self, assets: Assets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -220,6 +221,7 @@ class TestForgedAndStale:
         assert (await deliver(b"{", headers=headers(b"{", ANOTHER_SECRET))).status_code == 401
         assert (await deliver(b"{")).status_code == 400
 
+    @pytest.mark.slow("sends hundreds of requests")
     @pytest.mark.usefixtures("assets")
     @settings(
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

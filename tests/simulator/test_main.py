@@ -36,6 +36,7 @@ def read_welcome(process: subprocess.Popen[str]) -> str:
     return "".join(lines)
 
 
+@pytest.mark.slow("starts processes")
 def test_prints_instructions_and_exits_cleanly(process):
     welcome = read_welcome(process)
     url = re.search(r"at (http://127\.0\.0\.1:\d+)", welcome)[1]
@@ -65,6 +66,7 @@ def test_prints_instructions_and_exits_cleanly(process):
     assert (process.returncode, rest, invalid_fields) == (0, "", "")
 
 
+@pytest.mark.slow("starts processes")
 def test_keep_limits_the_jobs(process):
     url = re.search(r"at (http://127\.0\.0\.1:\d+)", read_welcome(process))[1]
     for connection in ("conn_a", "conn_b"):
@@ -125,6 +127,7 @@ def test_port_in_use(capsys):
     )
 
 
+@pytest.mark.slow("starts processes")
 def test_missing_extra_is_reported():
     code = (
         "import sys; sys.modules['fastapi'] = None; from planasonix_provider.simulator.__main__ import main; "

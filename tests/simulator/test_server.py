@@ -202,6 +202,7 @@ def in_new_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
 
 
+@pytest.mark.slow("starts processes")
 def test_missing_extra_is_named():
     result = in_new_python(
         "import sys; sys.modules['fastapi'] = None; import planasonix_provider.simulator as simulator; simulator.Fault"
@@ -210,6 +211,7 @@ def test_missing_extra_is_named():
     assert "airflow-provider-planasonix[simulator]" in result.stderr
 
 
+@pytest.mark.slow("starts processes")
 def test_needs_neither_airflow_nor_httpx():
     result = in_new_python(
         "import sys; sys.modules['airflow'] = sys.modules['httpx'] = None\n"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow("runs pytest in processes of their own")
+
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "example_tests"
 #: Other plugins import much, and are not what is looked at.

@@ -24,7 +24,7 @@ with DAG("{name}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) a
 """
 RunDag = Callable[[str], str]
 
-pytestmark = pytest.mark.usefixtures("airflow_db")
+pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ class TestOutcomes:
 
 
 class TestTime:
+    @pytest.mark.slow("simulates hours of polls")
     @both_ways
     def test_hours_pass_at_once(self, planasonix: Planasonix, deferrable: bool) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(days=3))

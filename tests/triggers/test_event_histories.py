@@ -23,7 +23,10 @@ from planasonix_provider.watchers.subscribers import REGISTRIES, SubscriberRegis
 from tests.support.job_history import History, Life
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
-pytestmark = pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers")
+pytestmark = [
+    pytest.mark.skipif(not events.HAS_WATCHERS, reason="Airflow 2 has no watchers"),
+    pytest.mark.slow("tries hundreds of histories"),
+]
 
 #: How long watchers run before the first kill, and after the last event of a history.
 FIRST, LAST = 30.0, MAX_POLL_INTERVAL_SECONDS + 400.0

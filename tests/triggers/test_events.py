@@ -143,6 +143,7 @@ class TestAWatcher:
         clock.run(main())
         assert airflow.received == [running.id]
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_reports_what_ended_while_no_triggerer_ran(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
@@ -365,6 +366,7 @@ class TestAWatcher:
         assert airflow.received == jobs
         assert airflow.count_log_lines("starts no DAG") == 0
 
+    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize(
         ("damage", "reason"),
         [
@@ -453,6 +455,7 @@ class TestAWatcher:
 
 @watchers
 class TestTheRequests:
+    @pytest.mark.slow("simulates hours of polls")
     def test_of_fifty_idle_watchers_are_one_per_interval(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> int:
             async with airflow.watching() as triggerer:
@@ -467,6 +470,7 @@ class TestTheRequests:
         assert clock.run(main()) == pytest.approx(3_600 / 30, abs=1)
         assert {request.route for request in simulator.requests} == {"list_jobs"}
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_for_backfills_are_a_few_more(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             async with airflow.watching(PlanasonixEventTrigger()):
@@ -491,6 +495,7 @@ class TestTheRequests:
         assert len(airflow.store.received) == 20
         assert requests(simulator, "get_job") == 1
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_for_a_long_job_beside_many_stay_few(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
@@ -521,6 +526,7 @@ class TestTheRequests:
 
 @watchers
 class TestAnOutage:
+    @pytest.mark.slow("simulates hours of polls")
     def test_of_any_length_misses_nothing_and_logs_little(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -539,6 +545,7 @@ class TestAnOutage:
         assert in_the_log(caplog, "The lists of Planasonix cannot be read") == 18
         assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
 
+    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("status", [401, 403, 404])
     def test_that_a_person_must_fix_is_retried_once_a_minute(
         self, simulator: Simulator, airflow: Airflow, status: int
@@ -573,6 +580,7 @@ class TestAnOutage:
         assert clock.run(main()) == 1
         assert airflow.received == [simulator.jobs()[0].id]
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_with_a_missing_airflow_connection_ends_when_it_is_added(
         self, simulator: Simulator, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -590,6 +598,7 @@ class TestAnOutage:
         assert airflow.received == [simulator.jobs()[0].id]
         assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_with_a_job_that_is_not_found_is_logged_and_ends(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:

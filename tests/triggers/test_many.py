@@ -17,6 +17,8 @@ from planasonix_provider.waiting.shared_client import MAX_IN_FLIGHT
 from tests.support.faults import order_fourteen_faults
 from tests.support.task_runs import first_event
 
+pytestmark = pytest.mark.slow("simulates many waits")
+
 WAITS = 130
 
 

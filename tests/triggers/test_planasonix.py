@@ -241,6 +241,7 @@ def test_reports_its_own_bug_in_its_event(simulator: Simulator, mocker: MockerFi
     assert "ZeroDivisionError" in str(event.message)
 
 
+@pytest.mark.slow("simulates many waits")
 def test_a_hundred_share_one_client_and_have_separate_logs(simulator: Simulator, mocker: MockerFixture) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
@@ -264,6 +265,7 @@ def test_a_hundred_share_one_client_and_have_separate_logs(simulator: Simulator,
         assert all(job_id in line for line in log.lines)
 
 
+@pytest.mark.slow("simulates many waits")
 def test_a_hundred_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:

@@ -272,6 +272,7 @@ class TestACheapWay:
         assert 4 * 3 <= there.asked[JOBS] <= 4 * 3 + 2 * 5
         assert direct(there) <= 4 * 5 + 5
 
+    @pytest.mark.slow("simulates hours of many waits")
     def test_is_not_spoilt_by_other_peoples_jobs(self, there: Planasonix, shelf: Shelf) -> None:
         ours = shelf.add(f"ours_{n}" for n in range(20))
         shelf.add(f"theirs_{n}" for n in range(50_000))
@@ -384,6 +385,7 @@ class TestAnOutage:
         assert there.asked.total() <= 3 * 10
         assert all(answers == [down] * 3 for answers in received.values())
 
+    @pytest.mark.slow("simulates hours of many waits")
     def test_that_half_of_the_jobs_suffer_from_is_not_that_of_all(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.lists = None
@@ -530,6 +532,7 @@ class TestAWaitThatGoes:
         assert there.asked.total() <= 6
 
 
+@pytest.mark.slow("simulates hours of many waits")
 def test_two_hours_of_a_thousand_waits(there: Planasonix, shelf: Shelf) -> None:
     waiting(there, shelf.add(f"job_{n}" for n in range(1_000)), lambda: asyncio.sleep(7_200), interval=60)
     assert there.asked[JOBS] <= 10 * 130
@@ -537,6 +540,7 @@ def test_two_hours_of_a_thousand_waits(there: Planasonix, shelf: Shelf) -> None:
     assert direct(there) <= 7_200 * 1.2
 
 
+@pytest.mark.slow("simulates hours of many waits")
 def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
     sizes = []
 

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import weakref
 
+import pytest
+
 from planasonix_provider.waiting.per_loop import PerLoop
 
 
@@ -23,6 +25,7 @@ def test_an_object_is_shared_by_the_same_key_in_the_same_event_loop() -> None:
     assert len({id(first), id(other_key), id(other_loop)}) == 3
 
 
+@pytest.mark.slow("collects garbage")
 def test_an_object_that_nobody_uses_is_deleted_with_its_event_loop() -> None:
     registry: PerLoop[Shared] = PerLoop()
 

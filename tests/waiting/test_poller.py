@@ -134,6 +134,7 @@ def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> N
     assert there.connects == 2
 
 
+@pytest.mark.slow("handles thousands of waits")
 def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
     there = Planasonix()
 
@@ -157,6 +158,7 @@ def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
     assert there.asked["/api/v1/jobs/leaves"] == 1
 
 
+@pytest.mark.slow("handles thousands of waits")
 def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
     there = Planasonix()
 

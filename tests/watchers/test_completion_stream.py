@@ -179,6 +179,7 @@ class TestANewSubscriber:
         run(history, recorder := Recorder(subscribes_at=1_000), seconds=6_000)
         assert recorder.times.keys() == {"job_1"}
 
+    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("newest_first", [True, False])
     @pytest.mark.parametrize("pause", [0.005, 0.02, 0.1])
     def test_misses_no_running_job_while_others_end(self, newest_first: bool, pause: float) -> None:
@@ -341,6 +342,7 @@ class TestLists:
         run(history, recorder := Recorder(BACKFILLS), seconds=300)
         assert recorder.times.keys() == ids(backfills)
 
+    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("newest_first", [True, False])
     def test_of_backfills_are_cut_off_if_they_are_sorted(self, newest_first: bool) -> None:
         old = [backfill(f"old_{n}", -9_000 - n, -8_000) for n in range(1_000)]

@@ -397,6 +397,7 @@ def process(state: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
             simulator.kill()
 
 
+@pytest.mark.slow("starts processes")
 def test_start_survives_kill_before_the_response(state):
     start = {"url": f"/api/v1/connections/{CONNECTION}/sync", "headers": {"Idempotency-Key": "k"}}
     with process(state) as (simulator, client):
@@ -414,6 +415,7 @@ def test_start_survives_kill_before_the_response(state):
     assert [job["id"] for job in jobs] == [answer["data"]["job"]["id"]]
 
 
+@pytest.mark.slow("starts processes")
 def test_ids_of_requests_are_not_stored(state):
     with process(state) as (_, client):
         client.get("/api/v1/jobs").raise_for_status()

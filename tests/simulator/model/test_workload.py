@@ -56,6 +56,7 @@ def test_newest_ended_jobs_are_kept(workspace, come_and_go):
     assert [is_kept(workspace, job_id) for job_id in ids] == [False] * 40 + [True] * KEEP
 
 
+@pytest.mark.slow("collects garbage")
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_removed_jobs_are_garbage_collected(workspace, clock, come_and_go, rounds):
     workspace.add_connection("conn_counted")
