@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from dev.other_services import OtherServices
 from dev.processes import (
     EXAMPLE_DAGS,
+    EXAMPLE_PLUGINS,
     ROOT,
     airflow_environment,
     end,
@@ -104,6 +105,7 @@ class LocalAirflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(EXAMPLE_PLUGINS),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",

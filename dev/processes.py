@@ -17,6 +17,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE_DAGS = ROOT / "example_dags"
+EXAMPLE_PLUGINS = ROOT / "example_plugins"
 
 
 def airflow_environment(home: Path, dags: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from dev.other_services import OtherServices
+from example_plugins.planasonix_late_sync import report_late_sync
+from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
 from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.testing import Planasonix
@@ -26,12 +29,14 @@ from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
+ROOT = Path(__file__).parent.parent
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 31)]
 #: Run by tests of their own, which prepare them.
 PREPARED = {
     "planasonix_cancel_orphans",
     "planasonix_dag_factory",
     "planasonix_data_checks",
+    "planasonix_deadline_alert",
     "planasonix_failure_callback",
     "planasonix_freshness_alert",
     "planasonix_receiver",
@@ -39,7 +44,7 @@ PREPARED = {
     "planasonix_sync_then_dbt",
     "planasonix_wait_for_others",
 }
-EXAMPLES = {path.stem for path in Path(__file__).parent.parent.glob("example_dags/*.py")} - PREPARED
+EXAMPLES = {path.stem for path in ROOT.glob("example_dags/*.py")} - PREPARED
 #: DAGs in the same file that the assets of the first one start.
 FOLLOWERS = {
     "planasonix_assets": ["report"],
@@ -65,9 +70,11 @@ def load(name: str) -> Any:
     return runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
 
 
-def run_dag(name: str, *, state: str = "success") -> None:
+def run_dag(name: str, *, state: str = "success", **attributes: object) -> None:
     """Run the DAG of a file, and those that it starts by assets; each run must end in a state."""
     dags = load(name)
+    for attribute, value in attributes.items():
+        setattr(dags["dag"], attribute, value)
     followers = FOLLOWERS.get(name, [])
     assert dags["dag"].dag_id == name
     if followers:
@@ -245,6 +252,44 @@ class TestDataChecks:
         planasonix.will_succeed(self.CONNECTION, tables=tables, warnings=warnings)
         run_dag(self.NAME, state="failed")
         assert problem in "".join(capfd.readouterr()) + caplog.text
+
+
+class TestDeadlineAlert:
+    # tests/system/test_deadlines.py shows that Airflow calls the function.
+    CONNECTION = "conn_demo_48"
+
+    def test_runs(self, planasonix: Planasonix) -> None:
+        # dag.test() of Airflow 3.3.2 raises after the last task of a DAG with a deadline.
+        run_dag("planasonix_deadline_alert", deadline=None)
+        assert planasonix.assert_started(self.CONNECTION).status == "succeeded"
+
+    def report(self, caplog: pytest.LogCaptureFixture) -> str:
+        queued_at = (utcnow() - timedelta(minutes=30)).isoformat()
+        dag_run = {"dag_id": "planasonix_deadline_alert", "dag_run_id": "run", "queued_at": queued_at}
+        asyncio.run(report_late_sync(self.CONNECTION, {"dag_run": dag_run}))
+        (record,) = [record for record in caplog.records if record.name.endswith("planasonix_late_sync")]
+        return record.getMessage()
+
+    def test_names_the_job_of_the_run(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
+        workspace = planasonix.simulator.workspace
+        workspace.start_sync(self.CONNECTION)
+        planasonix.advance(timedelta(hours=1))
+        planasonix.simulator.plan(self.CONNECTION, running_seconds=3600)
+        job = workspace.start_sync(self.CONNECTION)
+        planasonix.advance(timedelta(minutes=25))
+        report = self.report(caplog)
+        assert re.fullmatch(
+            rf"DAG run run of planasonix_deadline_alert is late\. Job {job.id} is running, [1-9][\d,]+ rows loaded: "
+            rf"{planasonix.simulator.url}/jobs/{job.id}",
+            report,
+        ), report
+
+    def test_says_that_there_is_no_job(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
+        assert self.report(caplog).endswith("is late. It has not started a job.")
+
+    def test_alerts_without_planasonix(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
+        planasonix.simulator.fail("status", status=403, times=None)
+        assert "is late. The state of its job is unknown: GET /api/v1/jobs" in self.report(caplog)
 
 
 class TestFreshnessAlert:

@@ -42,6 +42,7 @@ DAGS = {
     *(f"on_{what}_{way}" for what in ("orders", "odd", "left_out", "alias", "mapped", "history") for way in WAYS),
     *(
         "sync_left_alone",
+        "late_sync",
         "backfill_deferred",
         "backfill_left_alone",
         "retried_backfill_on_a_worker",
