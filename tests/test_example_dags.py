@@ -26,6 +26,8 @@ from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
 from tests.conftest import DAGS_FOLDER
 from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
+from tests.support.airflow_users import simple_auth_manager
+from tests.support.approvals import person_who_chooses
 from tests.support.dag_processor import make_assets_known
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
@@ -33,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 31)]
 #: Run by tests of their own, which prepare them.
 PREPARED = {
+    "planasonix_approved_backfill",
     "planasonix_cancel_orphans",
     "planasonix_dag_factory",
     "planasonix_data_checks",
@@ -252,6 +255,19 @@ class TestDataChecks:
         planasonix.will_succeed(self.CONNECTION, tables=tables, warnings=warnings)
         run_dag(self.NAME, state="failed")
         assert problem in "".join(capfd.readouterr()) + caplog.text
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() before Airflow 3.3 waits for no person")
+@pytest.mark.parametrize(("option", "count"), [("Approve", 6), ("Reject", 0)])
+def test_approved_backfill(
+    planasonix: Planasonix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, count: int
+) -> None:
+    # tests/system/test_approvals.py shows the same with a scheduler.
+    name = "planasonix_approved_backfill"
+    simple_auth_manager(tmp_path, monkeypatch)
+    with person_who_chooses(option, name, "approve"):
+        run_dag(name)
+    assert [backfill.status for backfill in planasonix.simulator.backfills()] == ["completed"] * count
 
 
 class TestDeadlineAlert:

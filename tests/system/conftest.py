@@ -43,6 +43,7 @@ DAGS = {
     *(
         "sync_left_alone",
         "late_sync",
+        "planasonix_approved_backfill",
         "backfill_deferred",
         "backfill_left_alone",
         "retried_backfill_on_a_worker",
