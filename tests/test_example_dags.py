@@ -93,7 +93,14 @@ def run_dag(name: str, *, state: str = "success", **attributes: object) -> None:
 def check_nightly_sync(planasonix: Planasonix, printed: str) -> None:
     assert planasonix.assert_started(ORDERS).status == "succeeded"
     (job,) = planasonix.simulator.jobs()
-    assert (job.metadata or {})["dag_id"] == "planasonix_nightly_sync"
+    metadata = job.metadata or {}
+    assert metadata["dag_id"] == "planasonix_nightly_sync"
+    if AIRFLOW_V_3_0_PLUS:
+        from airflow.models.dag_version import DagVersion
+
+        version = DagVersion.get_latest_version("planasonix_nightly_sync")
+        assert version is not None
+        assert metadata["dag_version_id"] == str(version.id)
 
 
 def check_nightly_syncs(planasonix: Planasonix, printed: str) -> None:

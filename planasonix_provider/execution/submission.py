@@ -135,6 +135,7 @@ class Submission:
             max_tries=attempt.max_tries,
             retries=attempt.retries,
             clear_number=attempt.clear_number,
+            dag_version=dict(attempt.dag_version),
         )
 
     def _record_for_resend(self, record: AttemptRecord) -> AttemptRecord:

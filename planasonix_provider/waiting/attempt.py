@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -37,6 +37,7 @@ class Attempt:
     :param max_tries: the number of the last retry that Airflow would make; a clear raises it, a retry does not.
     :param retries: the retries that the DAG gives the task now; ``None`` if the context has no task.
     :param clear_number: how often Airflow has counted a clear of the DAG run; ``None`` if the context has no DAG run.
+    :param dag_version: the metadata that names the version of the DAG; empty before Airflow 3.
     :param nonce: makes the idempotency key unique. A DAG run that was deleted and created again has the names of the
         old run, but must not get its job.
     """
@@ -49,6 +50,7 @@ class Attempt:
     max_tries: int = 0
     retries: int | None = None
     clear_number: int | None = None
+    dag_version: Mapping[str, str] = field(default_factory=dict)
     nonce: str = field(default_factory=lambda: uuid4().hex)
 
     @classmethod
@@ -65,6 +67,7 @@ class Attempt:
             max_tries=ti.max_tries or 0,
             retries=_number(context.get("task"), "retries"),
             clear_number=_number(context.get("dag_run"), "clear_number"),
+            dag_version=_dag_version(ti),
         )
 
     @property
@@ -76,6 +79,7 @@ class Attempt:
             "run_id": self.run_id,
             "try_number": self.try_number,
             "map_index": self.map_index,
+            **self.dag_version,
         }
 
     @property
@@ -121,6 +125,7 @@ class AttemptRecord(BaseModel):
     :param existing_ids: the work of the connection that existed before.
     :param digest: identifies the parameters that decide what is loaded.
     :param retries: as in :class:`Attempt`, as is ``clear_number``.
+    :param dag_version: as there, because a repeated request must have the body of the first.
     :param is_own: whether the task has started it, and not attached to it.
     :param is_given_up: whether the deadline has passed, so that the work must be cancelled.
     :param cancel_on_kill: whether the work may be cancelled when the task has ended without it.
@@ -148,6 +153,7 @@ class AttemptRecord(BaseModel):
     max_tries: int
     retries: int | None = None
     clear_number: int | None = None
+    dag_version: dict[str, str] = Field(default_factory=dict)
     id: str | None = Field(default=None, min_length=1)
     is_own: bool = True
     is_given_up: bool = False
@@ -181,12 +187,29 @@ class AttemptRecord(BaseModel):
 
     def attempt(self, now: Attempt) -> Attempt:
         """Return the try that has stored this record; its idempotency key is the same again."""
-        return replace(now, try_number=self.try_number, max_tries=self.max_tries, nonce=self.nonce)
+        return replace(
+            now,
+            try_number=self.try_number,
+            max_tries=self.max_tries,
+            dag_version=self.dag_version,
+            nonce=self.nonce,
+        )
 
 
 def _number(owner: object, name: str) -> int | None:
     value = getattr(owner, name, None)
     return value if isinstance(value, int) else None
+
+
+def _dag_version(ti: object) -> dict[str, str]:
+    bundle = getattr(ti, "bundle_instance", None)
+    found = {
+        "dag_version_id": getattr(ti, "dag_version_id", None),
+        "dag_bundle_name": getattr(bundle, "name", None),
+        # A Git commit, for example. Local folders have no version.
+        "dag_bundle_version": getattr(bundle, "version", None),
+    }
+    return {name: str(value) for name, value in found.items() if isinstance(value, (str, UUID))}
 
 
 def digest_of(parameters: Mapping[str, Any]) -> str:

@@ -236,6 +236,20 @@ class TestLostResponse:
         second = drive(lambda: sync(on_conflict=on_conflict), notes, try_number=2)
         check_only_work(second, simulator)
 
+    def test_is_repeated_with_the_same_body_by_another_version_of_the_dag(
+        self, make: Make, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The API rejects a key that comes with another body.
+        simulator.workspace.configure(conflict="allowed")
+        fail_starts(simulator, "reset", when="after", times=3)
+        show_nothing(monkeypatch, looks=100)
+        notes: dict[str, Any] = {}
+        first = drive(make, notes, dag_version=1)
+        assert "Tried 3 times" in str(first.error)
+        second = drive(make, notes, try_number=2, dag_version=2)
+        check_only_work(second, simulator)
+        assert starts(simulator) == 4
+
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
     def test_is_found_though_the_record_is_hours_old(
         self, make: Make, simulator: Simulator, travel: TravelledClock, shows: bool

@@ -9,6 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -83,12 +84,21 @@ def record(logging: Any, log: Log) -> None:
 
 
 def context(
-    run: Run, *, try_number: int = 1, map_index: int = -1, max_tries: int = 2, retries: int = 2, clear_number: int = 0
+    run: Run,
+    *,
+    try_number: int = 1,
+    map_index: int = -1,
+    max_tries: int = 2,
+    retries: int = 2,
+    clear_number: int = 0,
+    dag_version: int | None = None,
 ) -> dict[str, Any]:
     """Return the part of Airflow's context that the provider uses."""
     made = task_run.new_context(
         run, dag_id="nightly", task_id="load", try_number=try_number, map_index=map_index, max_tries=max_tries
     )
+    if dag_version is not None:
+        made["ti"].dag_version_id = UUID(int=dag_version)
     if not HAS_NOTES:
         del made["task_state_store"]
     return made | {"task": SimpleNamespace(retries=retries), "dag_run": SimpleNamespace(clear_number=clear_number)}

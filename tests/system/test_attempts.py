@@ -329,3 +329,17 @@ def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     assert [(job.status, job.cancel_requested_at) for job in (first, own)] == [("succeeded", None)] * 2
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (own.id, own.id)
     assert has_no_variable(run)
+
+
+def test_the_metadata_of_a_job_names_the_version_of_the_dag(
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str
+) -> None:
+    run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
+    metadata = run.job(simulator).metadata or {}
+    versions = {
+        version["id"]: version for version in airflow.api("GET", "dags/sync_deferred/dagVersions")["dag_versions"]
+    }
+    assert metadata["dag_bundle_name"] == versions[metadata["dag_version_id"]]["bundle_name"] == "dags-folder"
+    # The bundle is a local folder.
+    assert "dag_bundle_version" not in metadata
+    run.wait_for("success")

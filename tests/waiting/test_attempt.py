@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,32 @@ def test_leads_from_a_run_in_planasonix_back_to_the_task() -> None:
         "map_index": -1,
     }
     assert ATTEMPT.key_metadata == {"airflow_attempt": ATTEMPT.nonce}
+
+
+@pytest.mark.parametrize(
+    ("version", "metadata"),
+    [
+        pytest.param("4f8a1c0", {"dag_bundle_version": "4f8a1c0"}, id="Git"),
+        pytest.param(None, {}, id="local folder"),
+    ],
+)
+def test_names_the_version_of_the_dag(version: str | None, metadata: dict[str, str]) -> None:
+    dag_version, bundle = uuid4(), SimpleNamespace(name="warehouse", version=version)
+    ti = SimpleNamespace(
+        dag_id="nightly",
+        task_id="load",
+        run_id="run",
+        map_index=-1,
+        try_number=1,
+        max_tries=0,
+        dag_version_id=dag_version,
+        bundle_instance=bundle,
+    )
+    names = {"dag_version_id": str(dag_version), "dag_bundle_name": "warehouse", **metadata}
+    assert Attempt.of({"ti": ti}).metadata.items() - ATTEMPT.metadata.items() == {
+        *names.items(),
+        ("run_id", "run"),
+    }
 
 
 @pytest.mark.parametrize(
