@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import Depends, FastAPI, Header, HTTPException, Query
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -35,6 +35,7 @@ from planasonix_provider.plugins.page_access import PageAccess
 from planasonix_provider.plugins.page_cache import PageCacheEntry
 from planasonix_provider.plugins.page_cancel import PageCanceller, log_cancel
 from planasonix_provider.plugins.page_data import PageData, WorkDetails, error_of, problem_of
+from planasonix_provider.plugins.page_verdicts import VerdictCache
 from planasonix_provider.plugins.refusals import RefusalCounter
 from planasonix_provider.waiting.targets import Work
 
@@ -55,6 +56,7 @@ _STATUSES: dict[type[PlanasonixError], int] = {
 def add_routes(app: FastAPI, refusals: RefusalCounter) -> None:
     """Add the routes to the plugin's app."""
     app.mount("/static", _StaticFiles(directory=_STATIC))
+    app.state.verdicts = VerdictCache()
     page = _PageRoutes(PageData(refusals))
     gets: dict[str, Callable[..., Any]] = {
         "overview": page.overview,
@@ -83,9 +85,9 @@ class _StaticFiles(StaticFiles):
         return response
 
 
-async def _access(user: GetUserDep) -> PageAccess:
-    """Return the permissions of the user."""
-    return PageAccess(user)
+async def _access(request: Request, user: GetUserDep) -> PageAccess:
+    """Return the permissions of the user. What changes something never relies on cached ones."""
+    return PageAccess(user, request.app.state.verdicts if request.method == "GET" else None)
 
 
 async def _requires_header(x_requested_with: Annotated[str | None, Header()] = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
@@ -12,12 +12,18 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.providers.common.compat.sdk import conf
 
+from planasonix_provider.plugins.page_verdicts import VerdictCache
+
 
 class PageAccess:
-    """The permissions of a user. They are asked for with the same arguments as by Airflow's own routes."""
+    """The permissions of a user. They are asked for with the same arguments as by Airflow's own routes.
 
-    def __init__(self, user: BaseUser) -> None:
+    :param verdicts: the cache of permissions on single connections and DAGs; ``None`` asks each time.
+    """
+
+    def __init__(self, user: BaseUser, verdicts: VerdictCache | None = None) -> None:
         self._user = user
+        self._verdicts = verdicts
         self._auth_manager = get_auth_manager()
         self._has_teams = conf.getboolean("core", "multi_team", fallback=False)
 
@@ -47,12 +53,21 @@ class PageAccess:
         return self._is_dag_allowed("PUT", dag_id)
 
     def _is_connection_allowed(self, method: ResourceMethod, conn_id: str) -> bool:
-        team_name = Connection.get_team_name(conn_id) if self._has_teams else None
-        details = ConnectionDetails(conn_id=conn_id, team_name=team_name)
-        return self._auth_manager.is_authorized_connection(method=method, details=details, user=self._user)
+        def ask() -> bool:
+            team_name = Connection.get_team_name(conn_id) if self._has_teams else None
+            details = ConnectionDetails(conn_id=conn_id, team_name=team_name)
+            return self._auth_manager.is_authorized_connection(method=method, details=details, user=self._user)
+
+        return self._cached("connection", method, conn_id, ask)
 
     def _is_dag_allowed(self, method: ResourceMethod, dag_id: str) -> bool:
-        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id) if self._has_teams else None)
-        return self._auth_manager.is_authorized_dag(
-            method=method, access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=self._user
-        )
+        def ask() -> bool:
+            details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id) if self._has_teams else None)
+            return self._auth_manager.is_authorized_dag(
+                method=method, access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=self._user
+            )
+
+        return self._cached("dag", method, dag_id, ask)
+
+    def _cached(self, kind: str, method: ResourceMethod, name: str, ask: Callable[[], bool]) -> bool:
+        return self._verdicts.get((self._user.get_id(), kind, method, name), ask) if self._verdicts else ask()

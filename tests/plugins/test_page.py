@@ -19,7 +19,7 @@ from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.clock import monotonic
 from planasonix_provider.monitoring import api_reader
 from planasonix_provider.monitoring.api_reader import ApiReader
-from planasonix_provider.plugins import page, page_cache, page_cancel, page_data
+from planasonix_provider.plugins import page, page_cache, page_cancel, page_data, page_verdicts
 from planasonix_provider.plugins.fastapi_app import make_app
 from planasonix_provider.plugins.page_cancel import CANCEL_EVENT
 from planasonix_provider.simulator import Simulator
@@ -68,20 +68,23 @@ class Permissions:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
 
-    def forbid(self, kind: str, method: str, name: str) -> None:
+    def forbid(self, kind: str, method: str, name: str, *, user: str | None = None) -> None:
         auth_manager = get_auth_manager()
         allowed = getattr(auth_manager, f"is_authorized_{kind}")
 
         def is_authorized(**given: Any) -> bool:
             details = given.get("details")
             named = details and (details.id if kind == "dag" else details.conn_id)
-            return not (given["method"] == method and named == name) and allowed(**given)
+            is_meant = given["method"] == method and named == name and user in (None, given["user"].get_id())
+            return not is_meant and allowed(**given)
 
         self._monkeypatch.setattr(auth_manager, f"is_authorized_{kind}", is_authorized)
 
 
 @pytest.fixture
 def permissions(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Permissions:
+    # Changes hold at once, unless a test is about the cache.
+    monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", -1.0)
     return Permissions(monkeypatch)
 
 
@@ -595,6 +598,48 @@ class TestVisibility:
             texts.append((await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")).text)
         assert len(texts) == len(GET_ROUTES) + 3
         assert all(API_KEY not in text and SECRET not in text for text in texts)
+
+    async def test_a_withdrawn_permission_ends_within_seconds(
+        self,
+        app: FastAPI,
+        simulator: Simulator,
+        task_rows: TaskRows,
+        permissions: Permissions,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        task_rows.add("secret", job_id=job_id, state="deferred", trigger=PlanasonixJobTrigger(job_id))
+        monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", 600.0)
+        async with log_in(app, "op", **CSRF) as client:
+            for method in ("GET", "PUT"):
+                (job,) = (await get_json(client, "jobs"))["items"]
+                assert (job["task"]["dag_id"], job["can_cancel"]) == ("secret", True)
+                permissions.forbid("dag", method, "secret")
+            # Cancels need the present permission.
+            cancelled = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
+            assert cancelled.status_code == 403
+            monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", -1.0)
+            (job,) = (await get_json(client, "jobs"))["items"]
+        assert (job["task"], job["can_cancel"]) == (None, False)
+
+    async def test_users_do_not_share_their_permissions(
+        self,
+        app: FastAPI,
+        simulator: Simulator,
+        task_rows: TaskRows,
+        permissions: Permissions,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (job_id,) = start(simulator, 1)
+        task_rows.add("secret", job_id=job_id, state="deferred", trigger=PlanasonixJobTrigger(job_id))
+        permissions.forbid("dag", "GET", "secret", user="op")
+        monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", 600.0)
+        shown = {}
+        for user in ("admin", "op"):
+            async with log_in(app, user) as client:
+                (job,) = (await get_json(client, "jobs"))["items"]
+            shown[user] = job["task"] is not None
+        assert shown == {"admin": True, "op": False}
 
 
 class TestCost:
