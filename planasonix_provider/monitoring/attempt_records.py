@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete, func, or_, select, tuple_
 
 from planasonix_provider.airflow_compat import database_session
+from planasonix_provider.state_store import scoped_key
 from planasonix_provider.waiting.attempt import RECORD_KEY, AttemptRecord, TaskKey
 
 if TYPE_CHECKING:
@@ -162,11 +163,25 @@ def _read_rows(session: Session, runs: Collection[tuple[str, str]] | None) -> It
             query = query.where(tuple_(table.c.dag_id, table.c.run_id).in_(list(runs)))
         yield from ((row_id, text, text) for row_id, text in session.execute(query))
         return
-    # A variable's name is a hash, so the records of some DAG runs can only be found among all.
     query = select(table.c.id, stored, table.c.is_encrypted)
-    query = query.where(table.c.key.startswith(f"{RECORD_KEY}_", autoescape=True))
-    for row_id, text, is_encrypted in session.execute(query):
-        yield row_id, text, _decrypt(text) if is_encrypted else text
+    if runs is None:
+        queries = [query.where(table.c.key.startswith(f"{RECORD_KEY}_", autoescape=True))]
+    else:
+        names = (scoped_key(RECORD_KEY, key) for key in _task_keys(session, runs))
+        queries = [query.where(table.c.key.in_(some)) for some in _batches(names)]
+    for one in queries:
+        for row_id, text, is_encrypted in session.execute(one):
+            yield row_id, text, _decrypt(text) if is_encrypted else text
+
+
+def _task_keys(session: Session, runs: Collection[tuple[str, str]]) -> list[TaskKey]:
+    """Return the tasks of DAG runs."""
+    ti: Table = TaskInstance.__table__
+    keys: list[TaskKey] = []
+    for some in _batches(runs):
+        query = select(ti.c.dag_id, ti.c.run_id, ti.c.task_id, ti.c.map_index)
+        keys += (TaskKey(*row) for row in session.execute(query.where(tuple_(ti.c.dag_id, ti.c.run_id).in_(some))))
+    return keys
 
 
 def _table() -> tuple[Table, Any]:

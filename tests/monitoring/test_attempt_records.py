@@ -42,6 +42,14 @@ def test_knows_the_mapped_tasks_of_each_run_apart(airflow_tasks: AirflowTasks) -
     assert read_records(set()).records == []
 
 
+def test_reads_no_records_but_those_of_the_given_runs(airflow_tasks: AirflowTasks) -> None:
+    airflow_tasks.store(record_of(airflow_tasks.add(key_of(), "failed")))
+    airflow_tasks.store_value(airflow_tasks.add(key_of(run_id="run_2"), "failed"), {"version": 2})
+    assert read_records().problem is not None
+    listing = read_records({("nightly", "run_1")})
+    assert (len(listing.records), listing.problem) == (1, None)
+
+
 def test_tells_when_a_task_ended(airflow_tasks: AirflowTasks) -> None:
     ended_at = datetime.now(UTC) - timedelta(hours=2)
     record = record_of(airflow_tasks.add(key_of(), "failed", ended_at))
