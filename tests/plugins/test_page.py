@@ -4,7 +4,10 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +333,74 @@ class TestWork:
     async def test_what_does_not_exist_is_404(self, app: FastAPI, path: str) -> None:
         async with log_in(app, "op") as client:
             assert (await client.get(f"/planasonix/ui/{path}")).status_code == 404
+
+
+class TestTwoWorkspaces:
+    """Two Airflow connections of two workspaces, whose works have the same ids."""
+
+    CONN_IDS = ("planasonix_eu", "planasonix_us")
+
+    @pytest.fixture
+    def workspaces(self, app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Simulator]]:
+        with ExitStack() as stack:
+            found = {}
+            for conn_id in self.CONN_IDS:
+                workspace = Simulator(api_key=API_KEY, ids=partial(self._next_id, count(1)))
+                found[conn_id] = stack.enter_context(workspace)
+                monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(workspace.airflow_connection()))
+            yield found
+
+    async def test_works_are_not_mixed(self, app: FastAPI, workspaces: dict[str, Simulator]) -> None:
+        ids = [self._start(workspace, conn_id) for conn_id, workspace in workspaces.items()]
+        assert ids[0] == ids[1]
+        backfill_id, (job_id, *_) = ids[0]
+        workspaces["planasonix_us"].fail_job(job_id, code="us_only")
+        async with log_in(app, "op", **CSRF) as client:
+            for _ in range(2):  # from the API, then from the cache
+                # A job that is over is cached for longer, so it comes first.
+                for conn_id, status in (("planasonix_us", "failed"), ("planasonix_eu", "running")):
+                    (row,) = (await get_json(client, "backfills", conn_id=conn_id))["items"]
+                    assert (row["id"], row["connection_id"]) == (backfill_id, conn_id)
+                    details = await get_json(client, f"backfills/{conn_id}/{backfill_id}")
+                    assert {job["id"]: job["status"] for job in details["jobs"]}[job_id] == status
+                    assert {job["connection_id"] for job in details["jobs"]} == {conn_id}
+                    job = (await get_json(client, f"jobs/{conn_id}/{job_id}"))["item"]
+                    assert (job["status"], job["connection_id"]) == (status, conn_id)
+            response = await client.post(f"/planasonix/ui/jobs/planasonix_eu/{job_id}/cancel")
+            assert response.status_code == 200, response.text
+        cancels = {
+            conn_id: [request.route for request in workspace.requests].count("cancel_job")
+            for conn_id, workspace in workspaces.items()
+        }
+        assert cancels == {"planasonix_eu": 1, "planasonix_us": 0}
+
+    async def test_a_hidden_connection_hides_only_its_own_work(
+        self, app: FastAPI, workspaces: dict[str, Simulator], permissions: Permissions
+    ) -> None:
+        for conn_id, workspace in workspaces.items():
+            backfill_id, (job_id, *_) = self._start(workspace, conn_id)
+        async with log_in(app, "admin") as client:
+            await get_json(client, f"backfills/planasonix_us/{backfill_id}")
+        permissions.forbid("connection", "GET", "planasonix_us")
+        async with log_in(app, "op") as client:
+            assert (await client.get(f"/planasonix/ui/jobs/planasonix_us/{job_id}")).status_code == 404
+            assert (await client.get(f"/planasonix/ui/backfills/planasonix_us/{backfill_id}")).status_code == 404
+            details = await get_json(client, f"backfills/planasonix_eu/{backfill_id}")
+        assert {job["connection_id"] for job in details["jobs"]} == {"planasonix_eu"}
+
+    @staticmethod
+    def _next_id(numbers: Iterator[int], prefix: str) -> str:
+        return f"{prefix}_{next(numbers)}"
+
+    @staticmethod
+    def _start(simulator: Simulator, connection_id: str) -> tuple[str, list[str]]:
+        """Start a backfill, and return its id and those of its jobs."""
+        workspace = simulator.workspace
+        workspace.add_connection(connection_id)
+        simulator.plan_backfill(connection_id, jobs=2, queued_seconds=0, running_seconds=1_000)
+        window = BackfillBody(start_at=datetime(2025, 1, 1, tzinfo=UTC), end_at=datetime(2025, 2, 1, tzinfo=UTC))
+        backfill = workspace.start_backfill(connection_id, window)
+        return backfill.id, sorted(job.id for job in simulator.jobs())
 
 
 class TestWaitsAndCharts:
