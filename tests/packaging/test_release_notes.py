@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import planasonix_provider
 from dev.release_notes import release_notes
-from planasonix_provider import __version__
 
 ROOT = Path(__file__).parents[2]
 CHANGELOG = """# Changelog
@@ -60,9 +60,25 @@ def test_a_tag_that_does_not_fit_has_no_notes(tag: str, version: str, message: s
         release_notes(tag, version, CHANGELOG)
 
 
-def test_the_command_reads_the_version_and_the_changelog_of_the_sources() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "dev.release_notes", "v0"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 1
-    assert repr(__version__) in run.stderr
+def run_command(tag: str, sources: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dev.release_notes", tag]
+    return subprocess.run(command, cwd=sources, capture_output=True, text=True, check=False)
+
+
+def test_the_command_reads_the_version_and_the_changelog_of_the_sources(tmp_path: Path) -> None:
+    package = Path(planasonix_provider.__file__).parent
+    for source, name in (
+        (ROOT / "dev" / "__init__.py", "dev/__init__.py"),
+        (ROOT / "dev" / "release_notes.py", "dev/release_notes.py"),
+        (package / "__init__.py", "planasonix_provider/__init__.py"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source.read_text())
+    version = planasonix_provider.__version__
+    (tmp_path / "CHANGELOG.md").write_text(f"## {version} (2026-01-31)\n\n- A fix.\n")
+
+    run = run_command(f"v{version}", tmp_path)
+    assert (run.returncode, run.stdout) == (0, "- A fix.\n")
+    run = run_command("v0", tmp_path)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith(f"The tag is 'v0', but __version__ in planasonix_provider/__init__.py is {version!r}")
