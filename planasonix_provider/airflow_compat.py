@@ -17,7 +17,18 @@ log = logging.getLogger(__name__)
 
 #: The loggers that write the messages of tasks at DEBUG: the supervisor's, and that of ``dag.test()``.
 _MESSAGE_LOGGERS = ("supervisor", "airflow.sdk.execution_time")
+#: The warning if ``partition_by`` is set before Airflow 3.3.
+NO_PARTITIONS_WARNING = (
+    "partition_by has no effect: asset partitions need Airflow 3.3. The asset events have no partition key."
+)
 _BUILT_IN_BACKENDS = {"EnvironmentVariablesBackend", "MetastoreBackend", "ExecutionAPISecretsBackend"}
+
+
+def has_partitions() -> bool:
+    """Return whether an asset event can have a partition key."""
+    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
+    return get_base_airflow_version_tuple() >= (3, 3, 0)
 
 
 def supervisor_channel() -> Any:

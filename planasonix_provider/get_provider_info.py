@@ -76,6 +76,9 @@ RECEIVER_UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "kept_in": "variable:planasonix_webhook_secret",
         "previous_signing_secret": "",
         "events": "job.succeeded, backfill.completed",
+        "partition_by": "day",
+        "partition_timezone": "UTC",
+        "partition_key_format": "%Y-%m-%dT%H:%M:%S",
     },
 }
 
@@ -101,6 +104,23 @@ RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     "events": {
         "label": "Events",
         "description": "The accepted events, separated by commas; others are ignored. Default: all",
+        "schema": {"type": ["string", "null"]},
+    },
+    "partition_by": {
+        "label": "Partition by",
+        "description": "hour, day, week, month, quarter or year: the event of each job has the key of the partition in "
+        "which the job has ended, and starts only DAGs whose schedule is partitioned. Needs Airflow 3.3. Default: no "
+        "partition keys",
+        "schema": {"type": ["string", "null"]},
+    },
+    "partition_timezone": {
+        "label": "Partition time zone",
+        "description": "The time zone in which partitions start and end. Default: UTC",
+        "schema": {"type": ["string", "null"]},
+    },
+    "partition_key_format": {
+        "label": "Partition key format",
+        "description": "The format of the partition keys, as for strftime. Default: %Y-%m-%dT%H:%M:%S",
         "schema": {"type": ["string", "null"]},
     },
 }

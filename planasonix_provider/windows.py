@@ -135,6 +135,22 @@ def partitions(
     return list(found.values())
 
 
+def partition_key(moment: str | date, *, every: str, timezone: str = "UTC", key_format: str | None = None) -> str:
+    """Return the key of the partition that contains a time.
+
+    :param moment: a ``datetime``, a ``date`` or an ISO 8601 text; in ``timezone`` if it has no zone of its own.
+    :param every: the length of the partition, as for :func:`partitions`.
+    :param timezone: as for :func:`partitions`.
+    :param key_format: as for :func:`partitions`.
+    :return: the key, such as ``2024-03-10T00:00:00``.
+    :raises ValueError: if a parameter is invalid.
+    """
+    start = _parse("moment", moment, time_zone("timezone", timezone))
+    end = start.astimezone(UTC) + timedelta.resolution
+    [partition] = partitions(start, end, every=every, timezone=timezone, key_format=key_format, partial="include")
+    return partition["partition_key"]
+
+
 def of_partition(
     partition_key: str, *, every: str, timezone: str = "UTC", key_format: str | None = None
 ) -> dict[str, str]:

@@ -79,6 +79,26 @@ def test_the_key_of_a_day_without_a_midnight_is_its_first_hour() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("moment", "how", "key"),
+    [
+        ("2024-03-10T23:30", {}, "2024-03-10T00:00:00"),
+        ("2024-03-10T23:30Z", {"timezone": BERLIN}, "2024-03-11T00:00:00"),
+        (date(2024, 3, 31), {"every": "quarter", "key_format": "%Y-Q{quarter}"}, "2024-Q1"),
+    ],
+)
+def test_the_key_of_a_time(moment: Any, how: dict[str, str], key: str) -> None:
+    assert windows.partition_key(moment, **{"every": "day"} | how) == key
+
+
+@pytest.mark.parametrize(
+    ("how", "name"), [({"every": "decade"}, "every"), ({"timezone": "Mars"}, "timezone"), ({"moment": "now"}, "moment")]
+)
+def test_the_key_of_a_time_needs_valid_parameters(how: dict[str, str], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: got "):
+        windows.partition_key(**{"moment": "2024-03-10", "every": "day"} | how)
+
+
 @pytest.mark.parametrize(("start", "end"), [("2024-03-10T01:00", "2024-03-12"), ("2024-03-10", "2024-03-11T23:59")])
 def test_a_partial_partition_is_refused_or_included(start: str, end: str) -> None:
     with pytest.raises(ValueError, match=r"^(start|end): got '.*Z', allowed is the start of a day in UTC; the nearest"):
@@ -173,6 +193,7 @@ def test_a_partition_is_the_window_of_its_key(moment: datetime, every: str, zone
     [partition] = windows.partitions(
         moment, moment + timedelta(microseconds=1), every=every, timezone=zone, partial="include"
     )
+    assert windows.partition_key(moment, every=every, timezone=zone) == partition["partition_key"]
     window = windows.of_partition(partition["partition_key"], every=every, timezone=zone)
     assert windows.partitions(*window.values(), every=every, timezone=zone) == [partition | window]
 

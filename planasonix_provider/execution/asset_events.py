@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias
-from airflow.providers.common.compat.version_compat import (
-    AIRFLOW_V_3_0_PLUS,
-    AIRFLOW_V_3_1_PLUS,
-    get_base_airflow_version_tuple,
-)
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
+from planasonix_provider.airflow_compat import NO_PARTITIONS_WARNING, has_partitions
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.assets.planasonix import SCHEME, PlanasonixTable
 from planasonix_provider.execution.options import AirflowTask, StartOptions
@@ -38,9 +35,6 @@ else:
 
 #: Airflow 3.0 fails a task whose event through an alias has a nested value in its extra.
 _HAS_FLAT_ALIAS_EXTRA = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
-
-#: Whether an asset event can have a partition key.
-_HAS_PARTITIONS = get_base_airflow_version_tuple() >= (3, 3, 0)
 
 
 def emit_table_events(
@@ -147,10 +141,8 @@ class _AssetEventEmitter:
     def _partition_keys(self) -> list[str]:
         """Return the keys of the partitions; none before Airflow 3.3, which has no asset partitions."""
         keys = list(self.options.partition_keys)
-        if keys and not _HAS_PARTITIONS:
-            self.log.warning(
-                "partition_by has no effect: asset partitions need Airflow 3.3. The asset events have no partition key."
-            )
+        if keys and not has_partitions():
+            self.log.warning(NO_PARTITIONS_WARNING)
             return []
         return keys
 

@@ -12,9 +12,10 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
-from planasonix_provider import airflow_compat
+from planasonix_provider import airflow_compat, windows
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError
 from planasonix_provider.api.event_types import KNOWN_EVENTS, event_names
+from planasonix_provider.clock import utcnow
 from planasonix_provider.get_provider_info import (
     RECEIVER_CONN_FIELDS,
     RECEIVER_CONNECTION_TYPE,
@@ -25,8 +26,11 @@ from planasonix_provider.hooks.connection_fields import ConnectionFields
 from planasonix_provider.hooks.connection_form import connection_form_widgets, ui_field_behaviour, without_conn_id
 from planasonix_provider.hooks.connection_lookup import list_conn_ids
 from planasonix_provider.secret_stores import PlanasonixSecretError, StoredSecret, describe_hidden, mask, secret_store
+from planasonix_provider.validators import Check, one_of, optional
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.models.asset import AssetModel
     from airflow.providers.common.compat.sdk import Connection
     from sqlalchemy.orm import Session
@@ -40,12 +44,18 @@ class ReceiverConfig:
     :param secrets: the secrets that a delivery may be signed with; at least one.
     :param asset: the name or the URI of the asset whose events the deliveries are.
     :param events: the accepted event names; ``None`` for all.
+    :param partition_by: the length of the partitions, such as ``day``; ``None`` for events without a partition key.
+    :param partition_timezone: the zone in which partitions start and end.
+    :param partition_key_format: the format of the keys; ``None`` for the default.
     """
 
     name: str
     secrets: tuple[SecretStr, ...]
     asset: str
     events: frozenset[str] | None = None
+    partition_by: str | None = None
+    partition_timezone: str = "UTC"
+    partition_key_format: str | None = None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A ReceiverConfig holds signing secrets, so it is not pickled: read the connection again.")
@@ -56,6 +66,17 @@ class ReceiverConfig:
         :param event: the event's name, such as ``job.succeeded``.
         """
         return self.events is None or event in self.events
+
+    def partition_key(self, moment: datetime) -> str | None:
+        """Return the key of the partition that contains a time; ``None`` without ``partition_by``.
+
+        :param moment: the time at which the job has ended.
+        """
+        if self.partition_by is None:
+            return None
+        return windows.partition_key(
+            moment, every=self.partition_by, timezone=self.partition_timezone, key_format=self.partition_key_format
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,8 @@ class PlanasonixReceiverHook(BaseHook):
 
     :param receiver_conn_id: the Airflow connection; default ``planasonix_webhook_default``. Its password is the signing
         secret, unless the extra's ``kept_in`` names a secret store. The extra's ``asset`` is the name or the URI of the
-        asset; ``events`` and ``previous_signing_secret`` are optional.
+        asset; ``events``, ``previous_signing_secret``, ``partition_by``,
+        ``partition_timezone`` and ``partition_key_format`` are optional.
     """
 
     conn_name_attr = "receiver_conn_id"
@@ -169,13 +191,7 @@ class PlanasonixReceiverHook(BaseHook):
                     return False, unknown_asset_message(receiver.asset)
         except PlanasonixError as error:
             return False, without_conn_id(error.message, self.receiver_conn_id)
-        secrets = "one secret" if len(receiver.secrets) == 1 else f"any of {len(receiver.secrets)} secrets"
-        unknown = sorted(set(receiver.events or ()) - KNOWN_EVENTS)
-        return True, f"Deliveries that are signed with {secrets} are events of the asset {receiver.asset!r}." + (
-            f" This version of airflow-provider-planasonix does not know {', '.join(unknown)}: check the spelling."
-            if unknown
-            else ""
-        )
+        return True, " ".join(_describe(receiver))
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -188,12 +204,27 @@ class PlanasonixReceiverHook(BaseHook):
         return connection_form_widgets(RECEIVER_CONN_FIELDS)
 
 
+def _describe(receiver: ReceiverConfig) -> Iterator[str]:
+    secrets = "one secret" if len(receiver.secrets) == 1 else f"any of {len(receiver.secrets)} secrets"
+    yield f"Deliveries that are signed with {secrets} are events of the asset {receiver.asset!r}."
+    if receiver.partition_by and not airflow_compat.has_partitions():
+        yield airflow_compat.NO_PARTITIONS_WARNING
+    elif receiver.partition_by:
+        yield (
+            f"Events of jobs have the partition key of the {receiver.partition_by} in which the job has ended, such as "
+            f"{receiver.partition_key(utcnow())}. They start only DAGs whose schedule is partitioned."
+        )
+    if unknown := sorted(set(receiver.events or ()) - KNOWN_EVENTS):
+        yield f"This version of airflow-provider-planasonix does not know {', '.join(unknown)}: check the spelling."
+
+
 def parse_receiver(name: str, *, password: str | None, extra: Mapping[str, Any] | None = None) -> ReceiverConfig:
     """Parse the fields of an Airflow connection.
 
     :param name: the connection's id.
     :param password: the signing secret, or the JSON object that a secret store wrote; may be empty with ``kept_in``.
-    :param extra: ``asset``, ``kept_in``, ``previous_signing_secret``, ``events``.
+    :param extra: ``asset``, ``kept_in``, ``previous_signing_secret``, ``events``, ``partition_by``,
+        ``partition_timezone``, ``partition_key_format``.
     :return: the receiver.
     :raises PlanasonixConfigurationError: if a field is missing or invalid; the message names the field.
     :raises PlanasonixSecretError: if the secret store cannot be read.
@@ -207,7 +238,7 @@ def parse_receiver(name: str, *, password: str | None, extra: Mapping[str, Any] 
         )
     for secret in secrets:
         mask(secret)
-    return ReceiverConfig(name, secrets, fields.asset(), fields.events())
+    return ReceiverConfig(name, secrets, fields.asset(), fields.events(), *fields.partitions())
 
 
 def find_asset(session: Session, name_or_uri: str) -> AssetModel | None:
@@ -316,6 +347,18 @@ class _ReceiverFields(ConnectionFields):
         except ValueError:
             allowed = "events with commas between them, such as job.succeeded, backfill.completed"
             self.extra_error("events", value, allowed)
+
+    def partitions(self) -> tuple[str | None, str, str | None]:
+        every = self._checked("partition_by", optional(one_of(*windows.UNITS)))
+        timezone = self._checked("partition_timezone", windows.time_zone, default="UTC").key
+        return every, timezone, self._checked("partition_key_format", windows.partition_key_format)
+
+    def _checked(self, name: str, check: Check, default: Any = None) -> Any:
+        value = self.extra.get(name, default)
+        try:
+            return check(name, value.strip() if isinstance(value, str) else value)
+        except ValueError as error:
+            self.extra_error(name, value, str(error).partition("allowed is ")[2].removesuffix("."))
 
 
 def _to_list(value: object) -> object:

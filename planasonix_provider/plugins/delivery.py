@@ -45,6 +45,11 @@ class DeliveryBody(BaseModel):
     backfill_id: Text | None = None
     data: DeliveryData = DeliveryData()
 
+    @property
+    def is_partitionable(self) -> bool:
+        """Return whether the time of the event tells which partition was loaded: a backfill loads older ones."""
+        return self.backfill_id is None
+
     def to_asset_extra(self, receiver: str) -> dict[str, Any]:
         """Return the extra of the asset event: a flat JSON object without empty fields."""
         fields = {

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from functools import cache
 from hashlib import sha256
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.utils.session import create_session
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, delete, inspect, select
@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
+from planasonix_provider.airflow_compat import has_partitions
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, find_asset
 from planasonix_provider.plugins.delivery import DeliveryBody
@@ -106,7 +107,9 @@ class DeliveryStore:
                 session.rollback()
                 return RecordResult.NO_ASSET
             extra = event.to_asset_extra(receiver.name)
-            asset_manager.register_asset_change(asset=asset, extra=extra, session=session)
+            key = receiver.partition_key(event.timestamp) if event.is_partitionable and has_partitions() else None
+            partition: dict[str, Any] = {"partition_key": key} if key else {}
+            asset_manager.register_asset_change(asset=asset, extra=extra, session=session, **partition)
             return RecordResult.RECORDED
 
     def _ensure_table(self) -> None:

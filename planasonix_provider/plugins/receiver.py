@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 
 from planasonix_provider import metrics
+from planasonix_provider.airflow_compat import NO_PARTITIONS_WARNING, has_partitions
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.signature import (
     SIGNATURE_HEADER,
@@ -106,6 +107,7 @@ class _WebhookEndpoint:
         self._deliveries = deliveries
         self._limiter = CapacityLimiter(THREADS)
         self._log = RateLimitedLog(log)
+        self._warned: set[str] = set()
 
     def known_name(self, name: str) -> str | None:
         """Return the name of a receiver that exists; ``None`` for an invented name."""
@@ -178,7 +180,23 @@ class _WebhookEndpoint:
             return _Result(HTTPStatus.BAD_REQUEST, "refused", "content")
         if not receiver.accepts(event.type):
             return _Result(HTTPStatus.NO_CONTENT, "ignored")
+        self._warn_of_missing_key(receiver, event)
         return await self._store(receiver, event)
+
+    def _warn_of_missing_key(self, receiver: ReceiverConfig, event: DeliveryBody) -> None:
+        if receiver.partition_by is None:
+            return
+        if not has_partitions():
+            if receiver.name not in self._warned:
+                self._warned.add(receiver.name)
+                log.warning("Webhook receiver %r: %s", receiver.name, NO_PARTITIONS_WARNING)
+        elif not event.is_partitionable:
+            self._log.log(
+                f"partition {receiver.name}",
+                logging.WARNING,
+                f"Webhook receiver {receiver.name!r} got the event of a backfill. Its asset event has no partition "
+                "key, because a delivery does not contain the window of the backfill.",
+            )
 
     async def _store(self, receiver: ReceiverConfig, event: DeliveryBody) -> _Result:
         """Store an event."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias
 
+from planasonix_provider.airflow_compat import has_partitions
 from planasonix_provider.api.models import Job, TableResult
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, PlanasonixTable, planasonix_asset
 from planasonix_provider.execution import asset_events
@@ -438,7 +439,7 @@ class TestEditedConnection:
 class TestPartitionBy:
     """Each loaded table gets an event for each partition of the window, on an Airflow that has partitions."""
 
-    HAS_PARTITIONS = asset_events._HAS_PARTITIONS
+    HAS_PARTITIONS = has_partitions()
 
     def partitions(self, run: Run) -> list[set[str]]:
         assert run.error is None, run.error

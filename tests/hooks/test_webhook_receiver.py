@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
 from planasonix_provider import airflow_compat
+from planasonix_provider.airflow_compat import NO_PARTITIONS_WARNING, has_partitions
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError
 from planasonix_provider.get_provider_info import RECEIVER_CONN_FIELDS
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook, ReceiverConfig
@@ -132,6 +134,20 @@ class TestGetReceiver:
         expected = ReceiverConfig("orders", (SecretStr(SECRET),), "orders_ready", frozenset({"job.failed"}))
         assert PlanasonixReceiverHook("orders").get_receiver() == expected
 
+    @pytest.mark.parametrize(
+        ("fields", "key"),
+        [
+            ({"partition_by": " day "}, "2025-03-27T00:00:00"),
+            ({"partition_by": "day", "partition_timezone": "Asia/Tokyo"}, "2025-03-28T00:00:00"),
+            ({"partition_by": "month", "partition_key_format": "%Y-%m"}, "2025-03"),
+            ({"partition_timezone": "Asia/Tokyo"}, None),
+        ],
+    )
+    def test_parses_partitions(self, connect: Connect, fields: dict[str, str], key: str | None) -> None:
+        receiver = connect(extra={"asset": "orders_ready", **fields}).get_receiver()
+        assert receiver is not None
+        assert receiver.partition_key(datetime(2025, 3, 27, 15, 30, tzinfo=UTC)) == key
+
     def test_accepts_all_events_of_an_empty_form(self, connect: Connect) -> None:
         sent = dict.fromkeys(RECEIVER_CONN_FIELDS, "") | {"asset": "orders_ready"}
         assert connect(extra=sent).get_receiver() == connect().get_receiver()
@@ -159,6 +175,11 @@ class TestInvalidFields:
             ("kept_in", ["variable:x"]),
             ("kept_in", "file:relative"),
             ("previous_signing_secret", [OLDER]),
+            ("partition_by", "decade"),
+            ("partition_by", ["day"]),
+            ("partition_timezone", "Mars/Base"),
+            ("partition_timezone", 1),
+            ("partition_key_format", "day"),
         ],
     )
     def test_an_error_names_the_field(self, connect: Connect, field: str, value: Any) -> None:
@@ -203,6 +224,9 @@ class TestTestConnection:
         assert hook.test_connection() == (True, f"Deliveries that are signed with one secret {end}")
         connect(extra={"asset": "hook_test", "kept_in": stored})
         assert hook.test_connection() == (True, f"Deliveries that are signed with any of 2 secrets {end}")
+        connect(extra={"asset": "hook_test", "partition_by": "year", "partition_key_format": "y%Y"})
+        keys = "Events of jobs have the partition key of the year in which the job has ended, such as y20"
+        assert (keys if has_partitions() else NO_PARTITIONS_WARNING) in hook.test_connection()[1]
         connect(extra={"asset": "hook_test", "events": "job.failed, job.suceeded"})
         hint = "This version of airflow-provider-planasonix does not know job.suceeded: check the spelling."
         assert hook.test_connection() == (True, f"Deliveries that are signed with one secret {end} {hint}")

@@ -73,6 +73,10 @@ class Assets:
 
     def events(self, name: str = "orders_ready") -> list[dict[str, Any]]:
         """The extras of an asset's events, oldest first."""
+        return [extra for extra, _ in self.events_with_keys(name)]
+
+    def events_with_keys(self, name: str = "orders_ready") -> list[tuple[dict[str, Any], str | None]]:
+        """The extras of an asset's events, oldest first, and their partition keys."""
         from airflow.models.asset import AssetEvent, AssetModel
         from airflow.utils.session import create_session
         from sqlalchemy import select
@@ -80,7 +84,7 @@ class Assets:
         with create_session() as session:
             query = select(AssetEvent).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             events = session.scalars(query.where(AssetModel.name == name).order_by(AssetEvent.id))
-            return [dict(event.extra) for event in events]
+            return [(dict(event.extra), getattr(event, "partition_key", None)) for event in events]
 
     def forget(self) -> None:
         from airflow.models.asset import AssetActive, AssetEvent, AssetModel

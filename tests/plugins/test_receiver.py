@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from planasonix_provider import metrics
+from planasonix_provider.airflow_compat import NO_PARTITIONS_WARNING, has_partitions
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from planasonix_provider.hooks.webhook_receiver import ReceiverConfig, ReceiverNames
 from planasonix_provider.plugins import receiver, request_body
@@ -131,6 +132,44 @@ class TestGoodDeliveries:
             assert (await deliver(sent.body, headers=sent.headers)).status_code == 204
         (event,) = assets.events()
         assert (event["event"], event["status"], event["job_id"]) == ("job.failed", "failed", sent.event["job_id"])
+
+
+class TestPartitions:
+    """With ``partition_by``, the event of a job has the key of the partition in which the job has ended."""
+
+    @pytest.mark.parametrize(
+        ("fields", "key"),
+        [
+            ({"partition_by": "day"}, "2025-03-27T00:00:00"),
+            ({"partition_by": "hour", "partition_timezone": "America/New_York"}, "2025-03-27T10:00:00"),
+            ({"partition_by": "week", "partition_key_format": "%G-W%V"}, "2025-W13"),
+            ({}, None),
+        ],
+        ids=["day", "hour in a zone", "week in a format", "no partitions"],
+    )
+    async def test_the_event_of_a_job_has_the_key(
+        self, deliver: Deliver, assets: Assets, connection: Connect, lines: Lines, fields: dict[str, str], key: str
+    ) -> None:
+        connection(extra={"asset": "orders_ready", **fields})
+        for _ in range(2):
+            assert (await deliver(body())).status_code == 204
+        assert [found for _, found in assets.events_with_keys()] == [key if has_partitions() else None] * 2
+        no_effect = f"Webhook receiver 'orders': {NO_PARTITIONS_WARNING}"
+        assert lines() == ([] if has_partitions() or not fields else [no_effect])
+
+    @pytest.mark.skipif(not has_partitions(), reason="Airflow 3.3 has the first asset partitions")
+    async def test_the_event_of_a_backfill_has_no_key(
+        self, deliver: Deliver, assets: Assets, connection: Connect, lines: Lines
+    ) -> None:
+        connection(extra={"asset": "orders_ready", "partition_by": "day"})
+        for number in range(2):
+            content = body(type="backfill.completed", job_id=None, backfill_id=f"bf_{number}")
+            assert (await deliver(content)).status_code == 204
+        assert [key for _, key in assets.events_with_keys()] == [None] * 2
+        (line,) = lines()
+        assert line.startswith(
+            "Webhook receiver 'orders' got the event of a backfill. Its asset event has no partition"
+        )
 
 
 async def deliver_until_accepted(chance: random.Random, servers: list[Deliver], contents: list[bytes]) -> list[int]:
