@@ -19,6 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from dev.other_services import OtherServices
 from example_plugins.planasonix_late_sync import report_late_sync
+from planasonix_provider.airflow_compat import NO_PARTITIONS_WARNING
 from planasonix_provider.clock import utcnow
 from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
 from planasonix_provider.secret_stores import secret_store
@@ -52,6 +53,7 @@ EXAMPLES = {path.stem for path in ROOT.glob("example_dags/*.py")} - PREPARED
 FOLLOWERS = {
     "planasonix_assets": ["report"],
     "planasonix_asset_alias": ["check"],
+    "planasonix_events_by_day": ["report"],
     "planasonix_reload_day": ["report"],
     "planasonix_replay_by_day": ["report"],
     "planasonix_two_sources": ["report"],
@@ -119,11 +121,19 @@ def check_backfill_by_month(planasonix: Planasonix, printed: str) -> None:
 def check_replay_by_day(planasonix: Planasonix, printed: str) -> None:
     windows = sorted((f"{it.start_at:%m-%d}", f"{it.end_at:%m-%d}") for it in planasonix.simulator.backfills())
     assert windows == [("02-26", "03-01"), ("03-01", "03-04")]
+    # One for each month.
+    assert printed.count(NO_PARTITIONS_WARNING) >= 2 or AIRFLOW_V_3_3_PLUS
     if AIRFLOW_V_3_3_PLUS:
+        assert NO_PARTITIONS_WARNING not in printed
         days = {event.partition_key[:10] for event in partitioned_events() if "conn_demo_43" in event.asset.uri}
         assert sorted(days) == [
             f"2024-{day}" for day in ("02-26", "02-27", "02-28", "02-29", "03-01", "03-02", "03-03")
         ]
+
+
+def check_two_sources(planasonix: Planasonix, printed: str) -> None:
+    assert sorted(start.connection_id for start in planasonix.started()) == ["conn_demo_46", "conn_demo_47"]
+    assert (NO_PARTITIONS_WARNING in printed) != AIRFLOW_V_3_3_PLUS
 
 
 def check_reload_day(planasonix: Planasonix, printed: str) -> None:
@@ -174,6 +184,7 @@ CHECKS: dict[str, Callable[[Planasonix, str], None]] = {
     "planasonix_backfill_by_month": check_backfill_by_month,
     "planasonix_reload_day": check_reload_day,
     "planasonix_replay_by_day": check_replay_by_day,
+    "planasonix_two_sources": check_two_sources,
     "planasonix_nightly_syncs": check_nightly_syncs,
     "planasonix_nightly_sync": check_nightly_sync,
     "planasonix_webhook": check_webhook,
@@ -181,12 +192,15 @@ CHECKS: dict[str, Callable[[Planasonix, str], None]] = {
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_example(name: str, planasonix: Planasonix, capfd: pytest.CaptureFixture[str]) -> None:
-    if name == "planasonix_events" and not HAS_WATCHERS:
+def test_example(
+    name: str, planasonix: Planasonix, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    if name.startswith("planasonix_events") and not HAS_WATCHERS:
         pytest.skip("Airflow 2 has no watchers")
     run_dag(name)
     if check := CHECKS.get(name):
-        check(planasonix, "".join(capfd.readouterr()))
+        # Airflow 3 logs what a task prints.
+        check(planasonix, "".join(capfd.readouterr()) + caplog.text)
 
 
 class TestWaitForOthers:
@@ -396,6 +410,14 @@ def test_events_reads_all_events_of_one_batch(can_filter: bool) -> None:
     known = (Filtered if can_filter else list)([before, first, second, third])
     assert new_events("asset", {"asset": [second, first]}, {"asset": known}) == [first, second, third]
     assert new_events("asset", {}, {"asset": known}) == []
+
+
+@needs_watchers
+def test_events_by_day_reads_the_days_of_an_event() -> None:
+    days_of = load("planasonix_events_by_day")["days_of"]
+    window = {"start_at": "2024-03-09T12:00:00Z", "end_at": "2024-03-11T00:00:00Z"}
+    assert days_of({"type": "backfill", "window": window}) == ["2024-03-09T00:00:00", "2024-03-10T00:00:00"]
+    assert days_of({"type": "connection_sync", "finished_at": "2024-03-10T23:59:59Z"}) == ["2024-03-10T00:00:00"]
 
 
 def test_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,10 +111,17 @@ def event_payload(work: Work, job_url: Callable[[str], str]) -> dict[str, Any]:
     if isinstance(work, Backfill):
         # The API does not report when a backfill ended, only when it changed last.
         rows = None if work.rows_processed is None else {"rows_processed": work.rows_processed}
-        return shared | {"backfill_id": work.id, "finished_at": known["updated_at"], "metrics": rows, "job_url": None}
+        return shared | {
+            "backfill_id": work.id,
+            "finished_at": known["updated_at"],
+            "window": {"start_at": known["start_at"], "end_at": known["end_at"]},
+            "metrics": rows,
+            "job_url": None,
+        }
     return shared | {
         "job_id": work.id,
         "finished_at": known["finished_at"],
+        "window": {"start_at": known["started_at"], "end_at": known["finished_at"]},
         "metrics": known["metrics"],
         "job_url": job_url(work.id),
     }

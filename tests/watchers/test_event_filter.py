@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -98,6 +99,7 @@ def test_payload_of_a_job() -> None:
     failed = job(
         status="failed",
         created_at=BEGAN,
+        started_at=BEGAN,
         finished_at=BEGAN,
         error=WorkError(code="disk_full", message="x" * 3_000),
         metrics={"rows_loaded": 7},
@@ -113,6 +115,7 @@ def test_payload_of_a_job() -> None:
         "status": "failed",
         "created_at": "2025-03-27T14:22:10Z",
         "finished_at": "2025-03-27T14:22:10Z",
+        "window": {"start_at": "2025-03-27T14:22:10Z", "end_at": "2025-03-27T14:22:10Z"},
         "error": {"code": "disk_full", "message": "x" * (MAX_TEXT - 1) + "…"},
         "metrics": {"rows_extracted": None, "rows_loaded": 7, "bytes_read": None},
         "metadata": {"team": "sales"},
@@ -143,7 +146,8 @@ def test_payload_of_large_metadata_is_limited() -> None:
 
 
 def test_payload_of_a_backfill() -> None:
-    payload = event_payload(backfill(created_at=BEGAN, updated_at=BEGAN, rows_processed=7), str)
+    window = {"start_at": datetime(2024, 3, 1, tzinfo=UTC), "end_at": datetime(2024, 4, 1, tzinfo=UTC)}
+    payload = event_payload(backfill(created_at=BEGAN, updated_at=BEGAN, rows_processed=7, **window), str)
     assert json.loads(json.dumps(payload)) == {
         "event": "backfill.completed",
         "type": "backfill",
@@ -153,6 +157,7 @@ def test_payload_of_a_backfill() -> None:
         "status": "completed",
         "created_at": "2025-03-27T14:22:10Z",
         "finished_at": "2025-03-27T14:22:10Z",
+        "window": {"start_at": "2024-03-01T00:00:00Z", "end_at": "2024-04-01T00:00:00Z"},
         "error": None,
         "metrics": {"rows_processed": 7},
         "metadata": None,
