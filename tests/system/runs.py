@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
+from urllib.parse import quote
+
+import pytest
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
@@ -23,6 +27,8 @@ T = TypeVar("T")
 
 #: The Airflow that runs, as ``(3, 3)``.
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+
+needs_partitions = pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow 3.3 has the first asset partitions")
 
 #: Airflow needs a few seconds for most steps on an idle machine.
 TIMEOUT_SECONDS = 180.0
@@ -60,6 +66,19 @@ def count_polls(simulator: Simulator, work_id: str) -> int:
     return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in simulator.requests)
 
 
+def dag_runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
+    """The runs of a DAG, in the order in which they were created."""
+    return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=200&order_by=id")["dag_runs"])
+
+
+def create_backfill(airflow: LocalAirflow, dag_id: str, first: str, last: str, *options: str) -> None:
+    """Let Airflow create the runs of a period."""
+    period = ["--dag-id", dag_id, "--from-date", first, "--to-date", last]
+    command = [airflow.python, "-m", "airflow", "backfill", "create", *period, *options]
+    done = subprocess.run(command, env=airflow.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @dataclass(frozen=True)
 class TaskRun:
     """A task instance of a DAG run."""
@@ -71,8 +90,9 @@ class TaskRun:
     task_id: str = "sync"
 
     @classmethod
-    def start(cls, airflow: LocalAirflow, dag_id: str, **conf: object) -> TaskRun:
-        answer = airflow.api("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+    def start(cls, airflow: LocalAirflow, dag_id: str, partition_key: str | None = None, **conf: object) -> TaskRun:
+        body = {"logical_date": None, "conf": conf} | ({"partition_key": partition_key} if partition_key else {})
+        answer = airflow.api("POST", f"dags/{dag_id}/dagRuns", body)
         return cls(airflow, dag_id, answer["dag_run_id"])
 
     def task(self, task_id: str) -> TaskRun:
@@ -163,6 +183,12 @@ class TaskRun:
             records = [record for record in map(json.loads, texts) if names.items() <= record.items()]
         assert len(records) <= 1
         return records[0] if records else None
+
+    def event_keys(self) -> list[str | None]:
+        """The partition keys of all asset events of the DAG run's tasks; ``None`` for each event without one."""
+        query = f"source_dag_id={self.dag_id}&source_run_id={quote(self.run_id)}&limit=100"
+        events = self.airflow.api("GET", f"assets/events?{query}")["asset_events"]
+        return sorted((event.get("partition_key") for event in events), key=str)
 
     def link(self) -> str | None:
         answer = self.airflow.api("GET", f"{self._path}/links?map_index={self.map_index}")
