@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
-
-from airflow import __version__ as airflow_version
 
 from planasonix_provider import __version__
 
@@ -15,7 +14,8 @@ RECEIVER_CONNECTION_TYPE = "planasonix_webhook"
 RECEIVER_HOOK_NAME = "Planasonix Webhook"
 
 #: Whether the button "Test" answers "Bad Request" for each connection without a port.
-_IS_PORT_NEEDED = airflow_version in ("3.3.1", "3.3.2")
+# Not airflow.__version__: importing Airflow calls this module before it is complete.
+_IS_PORT_NEEDED = version("apache-airflow") in ("3.3.1", "3.3.2")
 _PORT_FOR_TEST = "Port (443; Test needs one)"
 
 #: Changes to the standard fields of the connection form.

@@ -58,6 +58,12 @@ def test_the_form_asks_for_a_port_where_the_test_button_needs_one(hook: dict[str
     assert not (is_needed and "port" in form["hidden-fields"])
 
 
+def test_it_can_be_imported_before_airflow() -> None:
+    # Registries of providers read it without starting Airflow.
+    script = "from planasonix_provider.get_provider_info import get_provider_info\nresult = get_provider_info()['name']"
+    assert result_of(script) == "Planasonix"
+
+
 def test_it_is_json() -> None:
     assert json.loads(json.dumps(get_provider_info())) == get_provider_info()
 
