@@ -17,7 +17,7 @@ watched = Asset(
         AssetWatcher(
             name="planasonix",
             trigger=PlanasonixEventTrigger(
-                asset="orders_loaded_by_anybody", connection_id="conn_demo_49", poll_interval=5
+                asset="orders_loaded_by_anybody", connection_id="conn_demo_50", poll_interval=5
             ),
         )
     ],

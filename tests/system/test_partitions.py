@@ -181,11 +181,11 @@ def test_a_load_of_another_client_runs_the_daily_dag_for_its_days(
 ) -> None:
     relay, report = "planasonix_events_by_day", "planasonix_events_by_day_report"
     unpause(airflow, report)
-    simulator.plan_backfill("conn_demo_49", times=2, running_seconds=30)
+    simulator.plan_backfill("conn_demo_50", times=2, running_seconds=30)
     window = {"start_at": datetime(2024, 2, 28, tzinfo=UTC), "end_at": datetime(2024, 3, 2, tzinfo=UTC)}
     days = [f"2024-{day}T00:00:00" for day in ("02-28", "02-29", "03-01")]
     for number in (1, 2):
-        backfill = simulator.workspace.start_backfill("conn_demo_49", BackfillBody(**window))
+        backfill = simulator.workspace.start_backfill("conn_demo_50", BackfillBody(**window))
         if number == 1:
             # A new watcher reports what has not ended yet.
             unpause(airflow, relay)
