@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.simulator import Simulator
@@ -9,6 +11,8 @@ from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, wait_until
 
 CONNECTION = "conn_demo_49"
+#: How fast a person responds.
+REACTION_SECONDS = 10.0
 #: The state of a task that waits for a person. Before 3.3, a trigger polls for the response.
 WAITING_FOR_PERSON = "awaiting_input" if AIRFLOW >= (3, 3) else "deferred"
 
@@ -25,6 +29,8 @@ def details(run: TaskRun) -> str:
 
 
 def respond(run: TaskRun, option: str) -> None:
+    # Airflow 3.3.2 fails a task if the response comes before the scheduler has noticed that the process has ended.
+    time.sleep(REACTION_SECONDS)
     run.airflow.api("PATCH", details(run), {"chosen_options": [option], "params_input": {}})
 
 
