@@ -80,6 +80,26 @@ def test_a_package_imports_what_the_table_says(packages: list[str], imports: lis
     assert not below, f"A package may import only from rows above its own, but {row} has {below}"
 
 
+def test_packages_whose_tests_run_on_one_airflow_import_none() -> None:
+    (listed,) = re.findall(r"^WITHOUT_AIRFLOW := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    packages = {f"{folder.removeprefix('tests/')}/" for folder in listed.split()}
+    files = [file for file in FILES if package_of(file) in packages]
+    assert files
+    importing = [
+        file
+        for file in files
+        for node in ast.walk(TREES[file])
+        if any(name.split(".")[0] == "airflow" for name in _modules_of(node))
+    ]
+    assert not importing
+
+
+def _modules_of(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
 def test_no_files_import_each_other() -> None:
     try:
         TopologicalSorter(IMPORTS).prepare()
