@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from tenacity import Retrying
 
 from planasonix_provider.clock import sleep, utcnow
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 DEFER_SETTLE_TIME = timedelta(seconds=7)
 #: How long a trigger may take after its deadline to cancel and to report, until Airflow's own timeout ends it.
 DEFER_TIMEOUT_MARGIN = timedelta(minutes=20)
+#: Whether Airflow keeps the event of a deferred task for its retry. All other versions keep it only if they repeat the
+#: end of a try whose worker or scheduler has died, and then the event is the right one.
+KEEPS_EVENTS_FOR_RETRIES = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 #: Seconds between two attempts to read an Airflow connection.
 READ_RETRY_SECONDS = 5.0
 #: How long before the end of ``execution_timeout`` a task gives up, at most, to have time to cancel and to report.
@@ -57,11 +61,8 @@ def defer(task: DeferrableTask, trigger: DeadlineTrigger, method_name: str = "ex
 
 
 def is_of_earlier_try(event: WaitEvent, context: Context, log: Any) -> bool:
-    """Return whether an earlier try of the task waited for this event, and log it.
-
-    Airflow 3.0 keeps the event of a deferred task for its retry, which has to start anew.
-    """
-    if event.try_number is None or event.try_number >= context["ti"].try_number:
+    """Return whether an earlier try waited for this event, so that this try has to start anew, and log it."""
+    if not KEEPS_EVENTS_FOR_RETRIES or event.try_number is None or event.try_number >= context["ti"].try_number:
         return False
     log.info("Airflow passed the event of try %s to this try, which does not use it.", event.try_number)
     return True
