@@ -8,7 +8,7 @@ TOO_NEW := 3.14
 TOO_NEW_2.11.2 := 3.13
 TOO_NEW_3.0.6 := 3.13
 # BOUND_<version> excludes releases that a version of Airflow allows but does not run with.
-BOUND_3.0.6 := fastapi<0.118 svcs<26
+BOUND_3.0.6 := fastapi<0.118 pyjwt<2.11 svcs<26
 BOUND_3.2.2 := fastapi<0.137 svcs<26
 
 # The wheel is tested with these before a release; "lowest" is the oldest release of everything that pyproject.toml allows.

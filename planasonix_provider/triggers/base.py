@@ -127,7 +127,8 @@ class PlanasonixWaitTrigger(BaseTrigger):
             )
             event = WaitEvent.failed(self.target, error)
         await asyncio.sleep(self._seconds_to_hold_back())
-        try_number = getattr(self.task_instance, "try_number", None)
+        is_needed = deferral.KEEPS_EVENTS_FOR_RETRIES
+        try_number = getattr(self.task_instance, "try_number", None) if is_needed else None
         sent = event.model_copy(update={"deadline": self.deadline, "sent_at": utcnow(), "try_number": try_number})
         yield TriggerEvent(sent.to_payload())
 

@@ -51,7 +51,7 @@ class WaitEvent(BaseModel):
     deadline: AwareDatetime | None = None
     #: When the trigger sent the event, by its clock.
     sent_at: AwareDatetime | None = None
-    #: The try of the task that deferred; ``None`` if Airflow does not tell the trigger.
+    #: The try of the task that deferred, on an Airflow that keeps events for retries.
     try_number: int | None = None
 
     @model_validator(mode="after")

@@ -13,12 +13,13 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.variable import Variable
 from airflow.utils.session import create_session
-from sqlalchemy import Column, String, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from planasonix_provider.monitoring.attempt_records import HAS_STATE_STORE_TABLE
 from planasonix_provider.state_store import VariableStateStore
 from planasonix_provider.waiting.attempt import RECORD_KEY, AttemptRecord, TaskKey
 from tests.support.scenarios import CONNECTION
+from tests.support.task_rows import new_task_id
 
 DAG_ID = "nightly"
 
@@ -57,9 +58,7 @@ class AirflowTasks:
         run = {"dag_id": key.dag_id, "run_id": key.run_id, "run_type": "manual", "state": "running", "clear_number": 0}
         # Airflow 2.11 calls the logical date so, and allows one run for each.
         names = {"execution_date", "logical_date", "run_after"} & set(DagRun.__table__.c.keys())
-        # Text before Airflow 3.2; Airflow 2.11 has no such column.
-        is_text = isinstance(TaskInstance.__table__.c.get("id", Column(String)).type, String)
-        ti_id = str(uuid.uuid4()) if is_text else uuid.uuid4()
+        ti_id = new_task_id()
         with create_session() as session:
             found = select(DagRun.id).where(DagRun.dag_id == key.dag_id, DagRun.run_id == key.run_id)
             if session.scalar(found) is None:

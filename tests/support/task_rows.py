@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
-from sqlalchemy import Column, String, delete, insert
+from packaging.version import Version
+from sqlalchemy import delete, insert
 
 #: An id for each DAG run.
 _IDS = iter(range(1_000_000, 2_000_000))
+
+
+def new_task_id() -> uuid.UUID | str:
+    """Return an id for a task instance: text before Airflow 3.2. Airflow 2.11 has no such column."""
+    new = uuid.uuid4()
+    return new if Version(version("apache-airflow")) >= Version("3.2") else str(new)
 
 
 class TaskRows:
@@ -54,13 +62,11 @@ class TaskRows:
                 execution_date=datetime(2020, 1, 1, tzinfo=UTC) + timedelta(seconds=run),
             )
             names = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
-            # Text before Airflow 3.2; Airflow 2.11 has no such column.
-            is_text = isinstance(TaskInstance.__table__.c.get("id", Column(String)).type, String)
             self._insert(
                 session,
                 TaskInstance.__table__,
                 **names,
-                id=str(uuid.uuid4()) if is_text else uuid.uuid4(),
+                id=new_task_id(),
                 state=state,
                 try_number=try_number,
                 end_date=ended_at,
