@@ -15,7 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_1_PLUS,
+    AIRFLOW_V_3_3_PLUS,
+)
 
 from dev.other_services import OtherServices
 from example_plugins.planasonix_late_sync import report_late_sync
@@ -97,7 +101,7 @@ def check_nightly_sync(planasonix: Planasonix, printed: str) -> None:
     (job,) = planasonix.simulator.jobs()
     metadata = job.metadata or {}
     assert metadata["dag_id"] == "planasonix_nightly_sync"
-    if AIRFLOW_V_3_0_PLUS:
+    if AIRFLOW_V_3_1_PLUS:
         from airflow.models.dag_version import DagVersion
 
         version = DagVersion.get_latest_version("planasonix_nightly_sync")

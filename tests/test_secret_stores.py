@@ -60,7 +60,10 @@ def connection(airflow_db: None) -> Iterator[Callable[..., dict[str, Any]]]:
 
 @pytest.fixture
 def task_without_database(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable_class = airflow_compat.variable_class()
     monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
+    # Airflow 3.0 has a class for tasks that needs the channel of one.
+    monkeypatch.setattr(airflow_compat, "variable_class", lambda: variable_class)
     monkeypatch.setattr(airflow_compat, "secrets_backends", list)
 
 

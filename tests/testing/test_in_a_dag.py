@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from planasonix_provider.testing import Planasonix
+from planasonix_provider.triggers.deferral import KEEPS_EVENTS_FOR_RETRIES
 from tests.conftest import DAGS_FOLDER
 
 ORDERS = "conn_orders"
@@ -24,6 +25,9 @@ with DAG("{name}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) a
 """
 RunDag = Callable[[str], str]
 
+needs_a_try_in_events = pytest.mark.skipif(
+    KEEPS_EVENTS_FOR_RETRIES, reason="dag.test() of Airflow 3.0 passes old events to retries, and tells triggers no try"
+)
 pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
 
@@ -43,7 +47,6 @@ def run_dag() -> Iterator[RunDag]:
     path.unlink()
 
 
-@pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "deferred"])
 class TestASync:
     def test_of_hours_ends_at_once(self, planasonix: Planasonix, run_dag: RunDag, deferrable: bool) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(hours=3))
@@ -52,6 +55,9 @@ class TestASync:
         assert planasonix.assert_started(ORDERS).status == "succeeded"
         assert planasonix.waited > timedelta(hours=3)
 
+    @pytest.mark.parametrize(
+        "deferrable", [False, pytest.param(True, marks=needs_a_try_in_events)], ids=["on a worker", "deferred"]
+    )
     def test_is_cancelled_at_its_timeout_and_tried_again_after_the_retrys_delay(
         self, planasonix: Planasonix, run_dag: RunDag, deferrable: bool
     ) -> None:

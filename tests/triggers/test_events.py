@@ -120,6 +120,7 @@ class TestAWatcher:
             "status": "failed",
             "created_at": "2025-03-27T14:22:40Z",
             "finished_at": "2025-03-27T14:24:20.020000Z",
+            "window": {"start_at": "2025-03-27T14:22:40.020000Z", "end_at": "2025-03-27T14:24:20.020000Z"},
             "error": {"code": "disk_full", "message": "No room."},
             "metrics": payload["metrics"],
             "metadata": None,
