@@ -73,10 +73,14 @@ test: lint ## check style and types, then run the quick tests on the newest Airf
 test-fast: .venv/.installed ## run the quick tests of what needs no Airflow, in a quarter of a minute
 	$(PYTHON) -m pytest $(QUICKLY) -p no:schemathesis $(WITHOUT_AIRFLOW)
 
-# Whole DAGs run on each version. The other slow tests, and those of packages that import no Airflow, run on the newest.
+# Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
+# run on the newest.
+OLDEST := $(firstword $(OLDER))
+DEPENDENT := -n auto $(WITHOUT_AIRFLOW:%=--ignore %)
 test-all: $(ENVIRONMENTS:%=%/.installed) ## run all tests on the newest Airflow, and those that depend on it on the others
 	$(PYTHON) -m pytest -q -n auto
-	$(call pytest-in,$(OLDER:%=.venvs/%),-n auto -m 'not slow or dag' $(WITHOUT_AIRFLOW:%=--ignore %))
+	$(call pytest-in,.venvs/$(OLDEST),$(DEPENDENT) -m 'not slow or dag')
+	$(call pytest-in,$(filter-out %/$(OLDEST),$(OLDER:%=.venvs/%)),$(DEPENDENT) -m 'not slow')
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in
@@ -124,7 +128,6 @@ browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Air
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-OLDEST := $(firstword $(OLDER))
 browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## the same for Airflow's UI on the oldest and the newest Airflow
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
 		-k '$(OLDEST) or $(NEWEST)' $(CALM)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, wait_until
+
+pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow 3.0 has no approvals")
 
 CONNECTION = "conn_demo_49"
 #: How fast a person responds.

@@ -62,6 +62,17 @@ def test_a_retry_reconnects_after_a_kill_during_the_wait(
     assert has_no_variable(run)
 
 
+def test_a_retry_of_a_deferred_task_starts_a_new_job_after_a_failure(
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
+) -> None:
+    simulator.plan(connection_id, running_seconds=10, outcome="failed", message="No route.")
+    run = TaskRun.start(airflow, "retried_sync_deferred", connection_id=connection_id)
+    run.wait_for("success")
+    tell(run, note)
+    assert [job.status for job in jobs_of(simulator, connection_id)] == ["failed", "succeeded"]
+    assert run.details()["try_number"] == 2
+
+
 def test_a_retry_reconnects_to_a_backfill_after_a_kill(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
+
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, wait_until
+from tests.system.runs import AIRFLOW, TaskRun, wait_until
+
+pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow 3.0 has no deadline alerts")
 
 CONNECTION = "conn_demo_48"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from example_dags.planasonix_approved_backfill import dag
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
-# Airflow finds the DAGs of a file by its global names.
-dag.is_paused_upon_creation = False
+if AIRFLOW_V_3_1_PLUS:
+    from example_dags.planasonix_approved_backfill import dag
+
+    # Airflow finds the DAGs of a file by its global names.
+    dag.is_paused_upon_creation = False
