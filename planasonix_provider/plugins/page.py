@@ -86,7 +86,7 @@ class _StaticFiles(StaticFiles):
 
 
 async def _access(request: Request, user: GetUserDep) -> PageAccess:
-    """Return the permissions of the user. What changes something never relies on cached ones."""
+    """Return the permissions of the user. Routes that change something use no cached permissions."""
     return PageAccess(user, request.app.state.verdicts if request.method == "GET" else None)
 
 

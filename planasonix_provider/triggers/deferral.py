@@ -61,7 +61,7 @@ def defer(task: DeferrableTask, trigger: DeadlineTrigger, method_name: str = "ex
 
 
 def is_of_earlier_try(event: WaitEvent, context: Context, log: Any) -> bool:
-    """Return whether an earlier try waited for this event, so that this try has to start anew, and log it."""
+    """Return whether an earlier try waited for this event, so that this try must start again, and log it."""
     if not KEEPS_EVENTS_FOR_RETRIES or event.try_number is None or event.try_number >= context["ti"].try_number:
         return False
     log.info("Airflow passed the event of try %s to this try, which does not use it.", event.try_number)
