@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from planasonix_provider import __version__
@@ -13,9 +14,18 @@ HOOK_NAME = "Planasonix"
 RECEIVER_CONNECTION_TYPE = "planasonix_webhook"
 RECEIVER_HOOK_NAME = "Planasonix Webhook"
 
+
+def _airflow_version() -> str | None:
+    """Return the version of Airflow; ``None`` without Airflow, as in a registry of providers."""
+    # Not airflow.__version__: importing Airflow calls this module before it is complete.
+    for distribution in ("apache-airflow", "apache-airflow-core"):
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return None
+
+
 #: Whether the button "Test" answers "Bad Request" for each connection without a port.
-# Not airflow.__version__: importing Airflow calls this module before it is complete.
-_IS_PORT_NEEDED = version("apache-airflow") in ("3.3.1", "3.3.2")
+_IS_PORT_NEEDED = _airflow_version() in ("3.3.1", "3.3.2")
 _PORT_FOR_TEST = "Port (443; Test needs one)"
 
 #: Changes to the standard fields of the connection form.

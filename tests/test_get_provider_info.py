@@ -64,6 +64,35 @@ def test_it_can_be_imported_before_airflow() -> None:
     assert result_of(script) == "Planasonix"
 
 
+@pytest.mark.parametrize(
+    ("installed", "is_needed"),
+    [
+        ({}, False),
+        ({"apache_airflow_core": "3.3.0"}, False),
+        ({"apache_airflow_core": "3.3.2"}, True),
+        ({"apache_airflow_core": "3.3.0", "apache_airflow": "3.3.2"}, True),
+    ],
+    ids=["no Airflow", "core without the defect", "only core", "both"],
+)
+def test_it_can_be_imported_without_the_distribution_of_airflow(
+    tmp_path: Path, installed: dict[str, str], is_needed: bool
+) -> None:
+    (tmp_path / "planasonix_provider").symlink_to(planasonix_provider.__path__[0])
+    for name, version in installed.items():
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    script = f"""
+import sys
+sys.path = [{str(tmp_path)!r}, *(path for path in sys.path if not path.endswith("-packages"))]
+from planasonix_provider.get_provider_info import get_provider_info
+result = [form["ui-field-behaviour"]["relabeling"].get("port") for form in get_provider_info()["connection-types"]]
+"""
+    ports = result_of(script)
+    assert ports
+    assert any("443" in (port or "") for port in ports) == is_needed
+
+
 def test_it_is_json() -> None:
     assert json.loads(json.dumps(get_provider_info())) == get_provider_info()
 
