@@ -35,7 +35,7 @@ from planasonix_provider.plugins.page_access import PageAccess
 from planasonix_provider.plugins.page_cache import PageCacheEntry
 from planasonix_provider.plugins.page_cancel import PageCanceller, log_cancel
 from planasonix_provider.plugins.page_data import PageData, WorkDetails, error_of, problem_of
-from planasonix_provider.plugins.page_verdicts import VerdictCache
+from planasonix_provider.plugins.permission_cache import PermissionCache
 from planasonix_provider.plugins.refusals import RefusalCounter
 from planasonix_provider.waiting.targets import Work
 
@@ -56,7 +56,7 @@ _STATUSES: dict[type[PlanasonixError], int] = {
 def add_routes(app: FastAPI, refusals: RefusalCounter) -> None:
     """Add the routes to the plugin's app."""
     app.mount("/static", _StaticFiles(directory=_STATIC))
-    app.state.verdicts = VerdictCache()
+    app.state.permission_cache = PermissionCache()
     page = _PageRoutes(PageData(refusals))
     gets: dict[str, Callable[..., Any]] = {
         "overview": page.overview,
@@ -87,7 +87,7 @@ class _StaticFiles(StaticFiles):
 
 async def _access(request: Request, user: GetUserDep) -> PageAccess:
     """Return the permissions of the user. Routes that change something use no cached permissions."""
-    return PageAccess(user, request.app.state.verdicts if request.method == "GET" else None)
+    return PageAccess(user, request.app.state.permission_cache if request.method == "GET" else None)
 
 
 async def _requires_header(x_requested_with: Annotated[str | None, Header()] = None) -> None:

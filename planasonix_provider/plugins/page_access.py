@@ -12,18 +12,18 @@ from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.providers.common.compat.sdk import conf
 
-from planasonix_provider.plugins.page_verdicts import VerdictCache
+from planasonix_provider.plugins.permission_cache import PermissionCache
 
 
 class PageAccess:
     """The permissions of a user. They are asked for with the same arguments as by Airflow's own routes.
 
-    :param verdicts: the cache of permissions on single connections and DAGs; ``None`` asks each time.
+    :param cache: the cache of permissions on single connections and DAGs; ``None`` asks each time.
     """
 
-    def __init__(self, user: BaseUser, verdicts: VerdictCache | None = None) -> None:
+    def __init__(self, user: BaseUser, cache: PermissionCache | None = None) -> None:
         self._user = user
-        self._verdicts = verdicts
+        self._cache = cache
         self._auth_manager = get_auth_manager()
         self._has_teams = conf.getboolean("core", "multi_team", fallback=False)
 
@@ -70,4 +70,4 @@ class PageAccess:
         return self._cached("dag", method, dag_id, ask)
 
     def _cached(self, kind: str, method: ResourceMethod, name: str, ask: Callable[[], bool]) -> bool:
-        return self._verdicts.get((self._user.get_id(), kind, method, name), ask) if self._verdicts else ask()
+        return self._cache.get((self._user.get_id(), kind, method, name), ask) if self._cache else ask()

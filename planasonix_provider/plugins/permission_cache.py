@@ -1,4 +1,4 @@
-"""Caches the auth manager's verdicts: with teams, or with Keycloak, each is a query or a request."""
+"""Caches permissions: with teams, or with Keycloak, the auth manager needs a query or a request for each."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from threading import Lock
 
 from planasonix_provider.clock import monotonic
 
-#: How many seconds a verdict is used again. The page polls every few seconds, and a withdrawn permission must end soon.
-MAX_VERDICT_AGE_SECONDS = 10.0
-#: How many verdicts are cached.
-MAX_VERDICTS = 10_000
+#: How many seconds a permission is used again. The page polls every few seconds, and a withdrawn one must end soon.
+MAX_PERMISSION_AGE_SECONDS = 10.0
+#: How many permissions are cached.
+MAX_PERMISSIONS = 10_000
 
 
-class VerdictCache:
-    """The verdicts of all users, for many threads. An error is no verdict."""
+class PermissionCache:
+    """The permissions of all users, for many threads. Denials are cached, errors are not."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         # In the order of their age.
-        self._verdicts: dict[Hashable, tuple[float, bool]] = {}
+        self._permissions: dict[Hashable, tuple[float, bool]] = {}
 
     def get(self, key: Hashable, ask: Callable[[], bool]) -> bool:
-        """Return the cached verdict, or ask for it."""
+        """Return the cached permission, or ask for it."""
         with self._lock:
-            asked_at, verdict = self._verdicts.get(key, (float("-inf"), False))
+            asked_at, is_allowed = self._permissions.get(key, (float("-inf"), False))
         now = monotonic()
-        if now - asked_at <= MAX_VERDICT_AGE_SECONDS:
-            return verdict
-        verdict = ask()
+        if now - asked_at <= MAX_PERMISSION_AGE_SECONDS:
+            return is_allowed
+        is_allowed = ask()
         with self._lock:
-            self._verdicts.pop(key, None)
-            self._verdicts[key] = now, verdict
-            if len(self._verdicts) > MAX_VERDICTS:
-                del self._verdicts[next(iter(self._verdicts))]
-        return verdict
+            self._permissions.pop(key, None)
+            self._permissions[key] = now, is_allowed
+            if len(self._permissions) > MAX_PERMISSIONS:
+                del self._permissions[next(iter(self._permissions))]
+        return is_allowed

@@ -22,7 +22,7 @@ from planasonix_provider.api.models import BackfillBody, SyncBody
 from planasonix_provider.clock import monotonic
 from planasonix_provider.monitoring import api_reader
 from planasonix_provider.monitoring.api_reader import ApiReader
-from planasonix_provider.plugins import page, page_cache, page_cancel, page_data, page_verdicts
+from planasonix_provider.plugins import page, page_cache, page_cancel, page_data, permission_cache
 from planasonix_provider.plugins.fastapi_app import make_app
 from planasonix_provider.plugins.page_cancel import CANCEL_EVENT
 from planasonix_provider.simulator import Simulator
@@ -87,7 +87,7 @@ class Permissions:
 @pytest.fixture
 def permissions(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Permissions:
     # Changes hold at once, unless a test is about the cache.
-    monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", -1.0)
+    monkeypatch.setattr(permission_cache, "MAX_PERMISSION_AGE_SECONDS", -1.0)
     return Permissions(monkeypatch)
 
 
@@ -680,7 +680,7 @@ class TestVisibility:
     ) -> None:
         (job_id,) = start(simulator, 1)
         task_rows.add("secret", job_id=job_id, state="deferred", trigger=PlanasonixJobTrigger(job_id))
-        monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", 600.0)
+        monkeypatch.setattr(permission_cache, "MAX_PERMISSION_AGE_SECONDS", 600.0)
         async with log_in(app, "op", **CSRF) as client:
             for method in ("GET", "PUT"):
                 (job,) = (await get_json(client, "jobs"))["items"]
@@ -689,7 +689,7 @@ class TestVisibility:
             # Cancels need the present permission.
             cancelled = await client.post(f"/planasonix/ui/jobs/planasonix_default/{job_id}/cancel")
             assert cancelled.status_code == 403
-            monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", -1.0)
+            monkeypatch.setattr(permission_cache, "MAX_PERMISSION_AGE_SECONDS", -1.0)
             (job,) = (await get_json(client, "jobs"))["items"]
         assert (job["task"], job["can_cancel"]) == (None, False)
 
@@ -704,7 +704,7 @@ class TestVisibility:
         (job_id,) = start(simulator, 1)
         task_rows.add("secret", job_id=job_id, state="deferred", trigger=PlanasonixJobTrigger(job_id))
         permissions.forbid("dag", "GET", "secret", user="op")
-        monkeypatch.setattr(page_verdicts, "MAX_VERDICT_AGE_SECONDS", 600.0)
+        monkeypatch.setattr(permission_cache, "MAX_PERMISSION_AGE_SECONDS", 600.0)
         shown = {}
         for user in ("admin", "op"):
             async with log_in(app, user) as client:
