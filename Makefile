@@ -65,22 +65,22 @@ dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .ve
 
 # The tests of packages that import no Airflow; tests/test_architecture.py checks these packages.
 WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
-QUICKLY := -n auto -m 'not slow'
+QUICK_TESTS := -n auto -m 'not slow'
 
 test: lint ## check style and types, then run the quick tests on the newest Airflow; takes two minutes
-	$(PYTHON) -m pytest $(QUICKLY)
+	$(PYTHON) -m pytest $(QUICK_TESTS)
 
 test-fast: .venv/.installed ## run the quick tests of what needs no Airflow, in a quarter of a minute
-	$(PYTHON) -m pytest $(QUICKLY) -p no:schemathesis $(WITHOUT_AIRFLOW)
+	$(PYTHON) -m pytest $(QUICK_TESTS) -p no:schemathesis $(WITHOUT_AIRFLOW)
 
 # Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
 # run on the newest.
 OLDEST := $(firstword $(OLDER))
-DEPENDENT := -n auto $(WITHOUT_AIRFLOW:%=--ignore %)
+AIRFLOW_TESTS := -n auto $(WITHOUT_AIRFLOW:%=--ignore %)
 test-all: $(ENVIRONMENTS:%=%/.installed) ## run all tests on the newest Airflow, and those that depend on it on the others
 	$(PYTHON) -m pytest -q -n auto
-	$(call pytest-in,.venvs/$(OLDEST),$(DEPENDENT) -m 'not slow or dag')
-	$(call pytest-in,$(filter-out %/$(OLDEST),$(OLDER:%=.venvs/%)),$(DEPENDENT) -m 'not slow')
+	$(call pytest-in,.venvs/$(OLDEST),$(AIRFLOW_TESTS) -m 'not slow or dag')
+	$(call pytest-in,$(filter-out %/$(OLDEST),$(OLDER:%=.venvs/%)),$(AIRFLOW_TESTS) -m 'not slow')
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-#: The nights of the median.
-NIGHTS = 14
+#: The median is that of the last nights, at most this many.
+MAX_NIGHTS = 14
 #: With fewer nights, a figure is shown, but not judged.
 MIN_NIGHTS = 3
 #: A figure that is this many times its median is reported. Machines of a cloud differ by up to a third.
-LIMIT = 1.5
+MAX_RATIO = 1.5
 
 Figures = dict[str, float]
 
@@ -30,14 +30,14 @@ def load_figures(text: str) -> Figures:
 
 def compare(figures: Figures, history: Sequence[Figures]) -> tuple[str, list[str]]:
     """Return a table in Markdown, and the names of the figures that are much worse."""
-    lines = [f"| figure | now | median of the last {NIGHTS} | ratio |", "| --- | ---: | ---: | ---: |"]
+    lines = [f"| figure | now | median of the last {MAX_NIGHTS} | ratio |", "| --- | ---: | ---: | ---: |"]
     worse = []
     for name, value in figures.items():
-        earlier = [night[name] for night in history[-NIGHTS:] if name in night]
+        earlier = [night[name] for night in history[-MAX_NIGHTS:] if name in night]
         median = statistics.median(earlier) if earlier else None
         ratio = value / median if median else None
         lines.append(f"| {name} | {value:,.4g} | {_number(median)} | {_number(ratio)} |")
-        if ratio and ratio > LIMIT and len(earlier) >= MIN_NIGHTS:
+        if ratio and ratio > MAX_RATIO and len(earlier) >= MIN_NIGHTS:
             worse.append(name)
     return "\n".join(lines), worse
 
@@ -63,7 +63,7 @@ def main() -> None:
     options.history.write_text("\n".join([*nights, json.dumps(night)]) + "\n")
     print(text)
     if worse:
-        sys.exit(f"More than {LIMIT} times the median: {', '.join(worse)}.")
+        sys.exit(f"More than {MAX_RATIO} times the median: {', '.join(worse)}.")
 
 
 if __name__ == "__main__":
