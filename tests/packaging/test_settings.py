@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from itertools import product
@@ -32,17 +33,23 @@ SETTINGS = [
 HOSTS = {"cyclonedx.org", "docs.planasonix.com", "planasonix.com", "github.com"}
 
 
-def make_variable(name: str) -> str:
-    """Return the value of a variable of the Makefile, without the arguments of a surrounding make."""
+def run_make(recipe: str) -> subprocess.CompletedProcess[str]:
+    """Run a recipe with the variables of the Makefile, without the arguments of a surrounding make."""
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
-    run = subprocess.run(
-        ["make", "--no-print-directory", "--eval", f"show:; @echo '$({name})'", "show"],
+    return subprocess.run(
+        ["make", "--no-print-directory", "--eval", f"show:; @{recipe}", "show"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+def make_variable(name: str) -> str:
+    """Return the value of a variable of the Makefile."""
+    run = run_make(f"echo '$({name})'")
+    run.check_returncode()
     return run.stdout.strip()
 
 
@@ -109,6 +116,46 @@ def test_every_airflow_3_runs_each_night() -> None:
     matrix = WORKFLOWS["nightly.yml"]["jobs"]["system"]["strategy"]["matrix"]
     versions = [*make_variable("OLDER").split(), make_variable("NEWEST")]
     assert matrix["airflow"] == [version for version in versions if not version.startswith("2.")]
+
+
+def test_the_nightly_upgrade_test_has_the_tags_of_earlier_releases() -> None:
+    checkout = WORKFLOWS["nightly.yml"]["jobs"]["system"]["steps"][0]
+    assert checkout["uses"].startswith("actions/checkout@")
+    assert checkout["with"]["fetch-depth"] == 0
+
+
+@pytest.mark.slow("starts pytest")
+@pytest.mark.parametrize(
+    ("code", "is_fatal", "is_reported"),
+    [
+        ("def test(): pass", False, False),
+        ("def test(): assert False", False, True),
+        ("", True, False),
+    ],
+    ids=["passed", "failed", "no tests"],
+)
+def test_failed_tests_on_a_prerelease_are_not_fatal(
+    tmp_path: Path, code: str, is_fatal: bool, is_reported: bool
+) -> None:
+    assert "$(call list-failures,$(PRERELEASE)/bin/python -m pytest" in MAKEFILE
+    (tmp_path / "test_one.py").write_text(code)
+    pytest_command = f"{sys.executable} -m pytest -q -c /dev/null --rootdir {tmp_path} {tmp_path}"
+    run = run_make(f"$(call list-failures,{pytest_command})")
+    assert (run.returncode != 0) == is_fatal, run.stdout
+    assert ("not fatal" in run.stdout) == is_reported
+
+
+def test_errors_of_nightly_jobs_are_shown() -> None:
+    assert not any("continue-on-error" in job for job in WORKFLOWS["nightly.yml"]["jobs"].values())
+
+
+def test_the_upload_and_the_announcement_of_a_release_can_be_repeated() -> None:
+    jobs = WORKFLOWS["release.yml"]["jobs"]
+    (upload,) = [step for step in jobs["publish"]["steps"] if step["uses"].startswith("pypa/gh-action-pypi-publish@")]
+    assert upload["with"]["skip-existing"] is True
+    (script,) = [step["run"] for step in jobs["announce"]["steps"] if "run" in step]
+    assert re.findall(r"gh release (\w+)", script) == ["view", "create", "upload"]
+    assert " --clobber " in script
 
 
 def test_a_release_tests_the_wheel_on_each_released_version() -> None:

@@ -1,7 +1,7 @@
 """Rolling upgrades: fifty tasks wait while components of Airflow change from one release of the package to another.
 
-The other release is the last tag, or the commit in ``UPGRADE_FROM``. Its code precedes the installed package on the
-path of a component.
+The other release is the last tag before this commit, or the commit in ``UPGRADE_FROM``. Its code precedes the installed
+package on the path of a component.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture(scope="module")
 def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the code of the other release."""
-    commit = os.environ.get("UPGRADE_FROM") or git("describe", "--tags", "--abbrev=0").stdout.decode().strip()
+    commit = os.environ.get("UPGRADE_FROM") or git("describe", "--tags", "--abbrev=0", "HEAD^").stdout.decode().strip()
     if not commit:
         pytest.skip("no release is tagged yet; UPGRADE_FROM=<commit> names another one")
     folder = tmp_path_factory.mktemp("release")
