@@ -118,9 +118,9 @@ RECEIVER_CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
     "partition_by": {
         "label": "Partition by",
-        "description": "hour, day, week, month, quarter or year: the event of each job has the key of the partition in "
-        "which the job has ended, and starts only DAGs whose schedule is partitioned. Needs Airflow 3.3. Default: no "
-        "partition keys",
+        "description": "hour, day, week, month, quarter or year: the event of an ended job has the key of the "
+        "partition in which it has ended, and starts only DAGs whose schedule is partitioned. Needs Airflow 3.3. "
+        "Default: no partition keys",
         "schema": {"type": ["string", "null"]},
     },
     "partition_timezone": {

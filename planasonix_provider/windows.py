@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from planasonix_provider.validators import YEARS, format_utc, invalid_parameter, one_of
+from planasonix_provider.validators import YEARS, Check, format_utc, invalid_parameter, one_of
 
 #: Airflow maps a task over at most 1,024 items of another task's output, unless ``[core] max_map_length`` differs.
 MAX_WINDOWS = 1_000
@@ -36,6 +37,11 @@ _MAPPED_KEYS = {
 }
 #: Airflow's maximum length of a key.
 _MAX_KEY_LENGTH = 250
+_DISTINCT_KEYS = f"a format whose keys differ, with at most {_MAX_KEY_LENGTH} printable characters each"
+#: The length of the period for which a format is checked: more than one month for hours, and more than one year for
+#: other units, so that a format without the month or the year repeats a key. Less than a century, because of ``%y``.
+_COMPARED_DAYS = {"hour": 40, "day": 800}
+_COMPARED_DAYS_OF_LONG_UNITS = 6_000
 
 
 def split(start: str | date, end: str | date, *, every: str | timedelta) -> list[dict[str, str]]:
@@ -126,10 +132,8 @@ def partitions(
             span = f"from {format_utc(first)} to {format_utc(last)}"
             raise invalid_parameter("every", every, f"a larger one, for at most {MAX_WINDOWS:,} partitions {span}")
         key = _format_key(period.start.astimezone(zone), key_format)
-        if key in found or not 0 < len(key.strip()) <= len(key) <= _MAX_KEY_LENGTH:
-            raise invalid_parameter(
-                "key_format", key_format, f"a format whose keys differ, with at most {_MAX_KEY_LENGTH} characters each"
-            )
+        if key in found or not key.strip() or not key.isprintable() or len(key) > _MAX_KEY_LENGTH:
+            raise invalid_parameter("key_format", key_format, _DISTINCT_KEYS)
         window = {"start_at": format_utc(max(first, period.start)), "end_at": format_utc(min(last, period.end))}
         found[key] = {"partition_key": key, **window}
     return list(found.values())
@@ -186,9 +190,31 @@ def time_zone(name: str, value: Any) -> ZoneInfo:
 
 def partition_key_format(name: str, value: Any) -> str | None:
     """Return a format for partition keys, or ``None``."""
-    if value is not None and (not isinstance(value, str) or "%" not in value):
+    if value is not None and (not isinstance(value, str) or "%" not in value or not value.isprintable()):
         raise invalid_parameter(name, value, f"a format for strftime, such as {KEY_FORMAT} or %Y-%m-%d")
     return value
+
+
+def distinct_key_format(every: str, timezone: str) -> Check:
+    """Return a validator for formats that give each partition its own key. It also accepts ``None``."""
+
+    def check(name: str, value: Any) -> str | None:
+        key_format = partition_key_format(name, value)
+        if key_format and not _has_distinct_keys(key_format, every, timezone):
+            raise invalid_parameter(name, value, f"{_DISTINCT_KEYS}, for partitions of one {every}")
+        return key_format
+
+    return check
+
+
+@lru_cache  # A webhook receiver is read again and again; the check takes some milliseconds.
+def _has_distinct_keys(key_format: str, every: str, timezone: str) -> bool:
+    start = date(2024, 1, 1)
+    end = start + timedelta(days=_COMPARED_DAYS.get(every, _COMPARED_DAYS_OF_LONG_UNITS))
+    try:
+        return bool(partitions(start, end, every=every, timezone=timezone, key_format=key_format, partial="include"))
+    except ValueError:
+        return False
 
 
 class _Period(NamedTuple):

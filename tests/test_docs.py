@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,9 @@ import yaml
 import planasonix_provider
 from planasonix_provider.api.operations import Operations, operation, paginated_operation
 from planasonix_provider.cli.commands import SHELL, Group
+from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.operators import planasonix as operators
+from planasonix_provider.plugins.delivery import DeliveryBody
 from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY, DAGS_FOLDER
@@ -51,6 +54,19 @@ def test_the_python_in_the_docs_runs(page: Path, simulator: Simulator) -> None:
             assert block.removeprefix(example[0]) in (ROOT / example[1]).read_text()
         else:
             exec(compile(block, page.name, "exec"), {})
+
+
+def test_the_page_of_partitions_reads_the_days_of_a_delivery(simulator: Simulator) -> None:
+    (block,) = (block for block in python_blocks(ROOT / "docs" / "asset-partitions.md") if "def days_of(extra" in block)
+    names: dict[str, Any] = {}
+    exec(compile(block, "asset-partitions.md", "exec"), names)
+    with PlanasonixHook() as hook:
+        backfill = hook.trigger_backfill("conn_demo_01", start_at="2024-03-09T12:00:00Z", end_at="2024-03-11")
+    sent = {"id": "evt_1", "timestamp": "2024-04-01T23:59:59Z"}
+    completed = DeliveryBody(type="backfill.completed", backfill_id=backfill.id, **sent)
+    succeeded = DeliveryBody(type="job.succeeded", job_id="job_1", **sent)
+    assert names["days_of"](completed.to_asset_extra("orders")) == ["2024-03-09T00:00:00", "2024-03-10T00:00:00"]
+    assert names["days_of"](succeeded.to_asset_extra("orders")) == ["2024-04-01T00:00:00"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

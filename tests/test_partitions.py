@@ -121,6 +121,8 @@ def test_a_partial_partition_is_refused_or_included(start: str, end: str) -> Non
         ({"key_format": "day"}, "key_format: got 'day', allowed is a format for strftime, such as %Y"),
         ({"key_format": "%Y"}, "key_format: got '%Y', allowed is a format whose keys differ, with at most 250"),
         ({"key_format": "%Y-%m-%d" + "x" * 250}, "key_format: got "),
+        ({"key_format": "%Y-%m-%d%n"}, "key_format: got '%Y-%m-%d%n', allowed is a format whose keys differ"),
+        ({"key_format": "%Y-%m-%d\0"}, "key_format: got '%Y-%m-%d\\x00', allowed is a format for strftime"),
         ({"partial": "ignore"}, "partial: got 'ignore', allowed is error, include."),
         ({"end": "2024-03-10"}, "end: got '2024-03-10', allowed is a time after start, 2024-03-10T00:00:00Z."),
         ({"end": "2034-03-10"}, "every: got 'day', allowed is a larger one, for at most 1,000 partitions from 2024"),

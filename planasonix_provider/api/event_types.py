@@ -16,8 +16,10 @@ log = logging.getLogger(__name__)
 
 #: The events of the reference, to which webhooks can subscribe.
 KNOWN_EVENTS = frozenset({"job.queued", "job.succeeded", "job.failed", "job.cancelled", "backfill.completed"})
+#: The events that report the end of a job, such as ``job.failed``.
+JOB_END_EVENTS = frozenset(f"job.{state}" for state in JOB_OVER)
 #: The events that report the end of a job or a backfill, such as ``backfill.failed``.
-END_EVENTS = frozenset({f"job.{state}" for state in JOB_OVER} | {f"backfill.{state}" for state in BACKFILL_OVER})
+END_EVENTS = JOB_END_EVENTS | {f"backfill.{state}" for state in BACKFILL_OVER}
 
 
 def event_names(name: str, value: Any) -> list[str]:

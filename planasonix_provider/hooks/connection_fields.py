@@ -19,6 +19,10 @@ class ConnectionFields:
         # The connection form sends an empty text for each empty field.
         self.extra = {name: value for name, value in (extra or {}).items() if value is not None and str(value).strip()}
 
+    def field(self, name: str) -> str:
+        """Return the name of a field as errors show it."""
+        return f"Airflow connection {self.conn_id!r}, {name}"
+
     def error(self, field: str, value: object, allowed: str) -> NoReturn:
         """Raise the error for an invalid field."""
         self.error_with_text(field, repr(value), allowed)
@@ -29,6 +33,4 @@ class ConnectionFields:
 
     def error_with_text(self, field: str, shown: str, allowed: str) -> NoReturn:
         """Raise the error for an invalid field, with a text in place of the value's repr."""
-        raise PlanasonixConfigurationError(
-            f"Airflow connection {self.conn_id!r}, {field}: got {shown}, allowed is {allowed}."
-        ) from None
+        raise PlanasonixConfigurationError(f"{self.field(field)}: got {shown}, allowed is {allowed}.") from None

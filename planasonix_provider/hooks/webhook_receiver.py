@@ -211,8 +211,8 @@ def _describe(receiver: ReceiverConfig) -> Iterator[str]:
         yield airflow_compat.NO_PARTITIONS_WARNING
     elif receiver.partition_by:
         yield (
-            f"Events of jobs have the partition key of the {receiver.partition_by} in which the job has ended, such as "
-            f"{receiver.partition_key(utcnow())}. They start only DAGs whose schedule is partitioned."
+            f"Events of ended jobs have the partition key of the {receiver.partition_by} in which the job has ended, "
+            f"such as {receiver.partition_key(utcnow())}. They start only DAGs whose schedule is partitioned."
         )
     if unknown := sorted(set(receiver.events or ()) - KNOWN_EVENTS):
         yield f"This version of airflow-provider-planasonix does not know {', '.join(unknown)}: check the spelling."
@@ -351,14 +351,15 @@ class _ReceiverFields(ConnectionFields):
     def partitions(self) -> tuple[str | None, str, str | None]:
         every = self._checked("partition_by", optional(one_of(*windows.UNITS)))
         timezone = self._checked("partition_timezone", windows.time_zone, default="UTC").key
-        return every, timezone, self._checked("partition_key_format", windows.partition_key_format)
+        check = windows.distinct_key_format(every, timezone) if every else windows.partition_key_format
+        return every, timezone, self._checked("partition_key_format", check)
 
     def _checked(self, name: str, check: Check, default: Any = None) -> Any:
         value = self.extra.get(name, default)
         try:
-            return check(name, value.strip() if isinstance(value, str) else value)
+            return check(self.field(f"extra {name!r}"), value.strip() if isinstance(value, str) else value)
         except ValueError as error:
-            self.extra_error(name, value, str(error).partition("allowed is ")[2].removesuffix("."))
+            raise PlanasonixConfigurationError(str(error)) from None
 
 
 def _to_list(value: object) -> object:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from planasonix_provider.api.event_types import JOB_END_EVENTS
 from planasonix_provider.api.models.base import as_utc
-from planasonix_provider.validators import format_utc
+from planasonix_provider.validators import YEARS, format_utc
 
 
 def _printable(text: str) -> str:
@@ -16,8 +18,17 @@ def _printable(text: str) -> str:
     return text
 
 
+def _in_valid_year(moment: datetime) -> datetime:
+    # Not the last year: a partition ends after the time that it contains.
+    if not YEARS[0] <= moment.year < YEARS[1]:
+        raise ValueError("the time is out of range")
+    return moment
+
+
 #: An id or a name that every database can store.
 Text = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
+#: A time in UTC that has a partition key.
+Time = Annotated[AwareDatetime, AfterValidator(as_utc), AfterValidator(_in_valid_year)]
 
 
 class DeliveryData(BaseModel):
@@ -40,7 +51,7 @@ class DeliveryBody(BaseModel):
 
     id: Text
     type: Text
-    timestamp: Annotated[AwareDatetime, AfterValidator(as_utc)]
+    timestamp: Time
     job_id: Text | None = None
     backfill_id: Text | None = None
     data: DeliveryData = DeliveryData()
@@ -48,7 +59,7 @@ class DeliveryBody(BaseModel):
     @property
     def is_partitionable(self) -> bool:
         """Return whether the time of the event tells which partition was loaded: a backfill loads older ones."""
-        return self.backfill_id is None
+        return self.type in JOB_END_EVENTS and self.job_id is not None and self.backfill_id is None
 
     def to_asset_extra(self, receiver: str) -> dict[str, Any]:
         """Return the extra of the asset event: a flat JSON object without empty fields."""

@@ -194,8 +194,9 @@ class _WebhookEndpoint:
             self._log.log(
                 f"partition {receiver.name}",
                 logging.WARNING,
-                f"Webhook receiver {receiver.name!r} got the event of a backfill. Its asset event has no partition "
-                "key, because a delivery does not contain the window of the backfill.",
+                f"Webhook receiver {receiver.name!r} got an event that is not the end of a job. Its asset event "
+                "has no partition key, because the delivery does not tell which partition was loaded. The extra "
+                "'events' of the Airflow connection can leave out such events.",
             )
 
     async def _store(self, receiver: ReceiverConfig, event: DeliveryBody) -> _Result:

@@ -140,6 +140,9 @@ class TestGetReceiver:
             ({"partition_by": " day "}, "2025-03-27T00:00:00"),
             ({"partition_by": "day", "partition_timezone": "Asia/Tokyo"}, "2025-03-28T00:00:00"),
             ({"partition_by": "month", "partition_key_format": "%Y-%m"}, "2025-03"),
+            ({"partition_by": "year", "partition_key_format": "%y"}, "25"),
+            ({"partition_by": "quarter", "partition_key_format": "%yQ{quarter}"}, "25Q1"),
+            ({"partition_by": "hour", "partition_key_format": "%Y-%m-%dT%H"}, "2025-03-27T15"),
             ({"partition_timezone": "Asia/Tokyo"}, None),
         ],
     )
@@ -180,12 +183,43 @@ class TestInvalidFields:
             ("partition_timezone", "Mars/Base"),
             ("partition_timezone", 1),
             ("partition_key_format", "day"),
+            ("partition_key_format", "%Y\ud800"),
         ],
     )
     def test_an_error_names_the_field(self, connect: Connect, field: str, value: Any) -> None:
         with pytest.raises(PlanasonixError, match=f"'orders', extra '{field}': got .*, allowed is ") as refused:
             connect(extra={"asset": "orders_ready", field: value}).get_receiver()
         assert OLDER not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("every", "key_format"),
+        [
+            ("day", "x" * 260 + "%Y-%m-%d"),
+            ("day", "%Y-%m-%d%n"),
+            ("day", "%n"),
+            ("day", "%H"),
+            ("day", "%d"),
+            ("day", "%j"),
+            ("hour", "%Y-%m-%d"),
+            ("hour", "%dT%H"),
+            ("week", "W%V"),
+            ("month", "%m"),
+            ("quarter", "Q{quarter} %%"),
+        ],
+    )
+    def test_each_partition_needs_its_own_key(self, connect: Connect, every: str, key_format: str) -> None:
+        extra = {"asset": "orders_ready", "partition_by": every, "partition_key_format": key_format}
+        allowed = f"allowed is a format whose keys differ, with at most 250 printable characters each, for .* {every}"
+        with pytest.raises(PlanasonixConfigurationError, match=f"'partition_key_format': got .*, {allowed}"):
+            connect(extra=extra).get_receiver()
+
+    def test_an_error_shows_any_value(self, connect: Connect) -> None:
+        with pytest.raises(PlanasonixConfigurationError) as refused:
+            connect(extra={"asset": "orders_ready", "partition_by": "what allowed is foo"}).get_receiver()
+        assert refused.value.message == (
+            "Airflow connection 'orders', extra 'partition_by': got 'what allowed is foo', allowed is hour, day, week, "
+            "month, quarter, year."
+        )
 
     @pytest.mark.parametrize("to", [SECRET, [SECRET], f"file:{SECRET}"])
     def test_a_secret_in_the_wrong_field_is_not_shown(self, connect: Connect, to: Any) -> None:
@@ -225,7 +259,7 @@ class TestTestConnection:
         connect(extra={"asset": "hook_test", "kept_in": stored})
         assert hook.test_connection() == (True, f"Deliveries that are signed with any of 2 secrets {end}")
         connect(extra={"asset": "hook_test", "partition_by": "year", "partition_key_format": "y%Y"})
-        keys = "Events of jobs have the partition key of the year in which the job has ended, such as y20"
+        keys = "Events of ended jobs have the partition key of the year in which the job has ended, such as y20"
         assert (keys if has_partitions() else NO_PARTITIONS_WARNING) in hook.test_connection()[1]
         connect(extra={"asset": "hook_test", "events": "job.failed, job.suceeded"})
         hint = "This version of airflow-provider-planasonix does not know job.suceeded: check the spelling."
@@ -237,6 +271,10 @@ class TestTestConnection:
         [
             ({"password": ""}, "The Airflow connection has no signing secret: put it into"),
             ({"extra": {}}, "The Airflow connection, extra 'asset': got nothing, allowed"),
+            (
+                {"extra": {"asset": "orders_ready", "partition_by": "day", "partition_key_format": "%n"}},
+                "The Airflow connection, extra 'partition_key_format': got '%n', allowed is a format whose keys differ",
+            ),
             (
                 {"conn_type": "postgres"},
                 "The Airflow connection is not of the type Planasonix Webhook: choose that type.",

@@ -158,18 +158,36 @@ class TestPartitions:
         assert lines() == ([] if has_partitions() or not fields else [no_effect])
 
     @pytest.mark.skipif(not has_partitions(), reason="Airflow 3.3 has the first asset partitions")
-    async def test_the_event_of_a_backfill_has_no_key(
-        self, deliver: Deliver, assets: Assets, connection: Connect, lines: Lines
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"type": "backfill.completed", "job_id": None, "backfill_id": "bf_1"},
+            {"type": "job.queued"},
+            {"type": "pipeline.paused"},
+            {"type": "job.succeeded", "job_id": None},
+        ],
+        ids=lambda fields: fields["type"],
+    )
+    async def test_an_event_that_is_not_the_end_of_a_job_has_no_key(
+        self, deliver: Deliver, assets: Assets, connection: Connect, lines: Lines, fields: dict[str, str | None]
     ) -> None:
         connection(extra={"asset": "orders_ready", "partition_by": "day"})
-        for number in range(2):
-            content = body(type="backfill.completed", job_id=None, backfill_id=f"bf_{number}")
-            assert (await deliver(content)).status_code == 204
+        for _ in range(2):
+            assert (await deliver(body(**fields))).status_code == 204
         assert [key for _, key in assets.events_with_keys()] == [None] * 2
         (line,) = lines()
         assert line.startswith(
-            "Webhook receiver 'orders' got the event of a backfill. Its asset event has no partition"
+            "Webhook receiver 'orders' got an event that is not the end of a job. Its asset event has no partition key"
         )
+
+    @pytest.mark.skipif(not has_partitions(), reason="Airflow 3.3 has the first asset partitions")
+    @pytest.mark.parametrize("ending", ["succeeded", "failed", "cancelled"])
+    async def test_each_end_of_a_job_has_a_key(
+        self, deliver: Deliver, assets: Assets, connection: Connect, ending: str
+    ) -> None:
+        connection(extra={"asset": "orders_ready", "partition_by": "day"})
+        assert (await deliver(body(type=f"job.{ending}"))).status_code == 204
+        assert [key for _, key in assets.events_with_keys()] == ["2025-03-27T00:00:00"]
 
 
 async def deliver_until_accepted(chance: random.Random, servers: list[Deliver], contents: list[bytes]) -> list[int]:
@@ -511,6 +529,8 @@ class TestDeliveriesThatCannotBeRecorded:
             ({"timestamp": "yesterday"}, "timestamp: Input should be a valid datetime"),
             ({"timestamp": "2025-03-27T14:30:02"}, "timestamp: Input should have timezone info"),
             ({"timestamp": "9999-12-31T23:59:59-05:00"}, "timestamp: Value error, the time is out of range"),
+            ({"timestamp": "9000-12-31T23:59:59Z"}, "timestamp: Value error, the time is out of range"),
+            ({"timestamp": "0999-12-31T23:59:59Z"}, "timestamp: Value error, the time is out of range"),
             ({"job_id": ["job_1"]}, "job_id: Input should be a valid string"),
             ({"data": "succeeded"}, "data: Input should be an object"),
             *(

@@ -123,6 +123,11 @@ def test_payload_of_a_job() -> None:
     }
 
 
+def test_payload_of_a_job_that_was_cancelled_in_the_queue() -> None:
+    payload = event_payload(job(status="cancelled", created_at=BEGAN, finished_at=BEGAN), str)
+    assert payload["window"] == {"start_at": None, "end_at": payload["finished_at"]}
+
+
 def test_payload_can_be_stored() -> None:
     """An event that Airflow cannot store ends the triggerer, with the waits of all tasks."""
     deep: Any = "\0"
