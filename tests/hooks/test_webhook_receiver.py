@@ -183,7 +183,7 @@ class TestInvalidFields:
             ("partition_timezone", "Mars/Base"),
             ("partition_timezone", 1),
             ("partition_key_format", "day"),
-            ("partition_key_format", "%Y\ud800"),
+            ("partition_key_format", "%Y\0"),
         ],
     )
     def test_an_error_names_the_field(self, connect: Connect, field: str, value: Any) -> None:
