@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 async def report_late_sync(connection_id: str, context: Any) -> None:
-    """Log what the sync of a late DAG run is doing; a real callback would send this to a chat or a pager."""
+    """Log what the connection's jobs since the run was queued are doing; a real callback would send this to a pager."""
     # All processes of Airflow import the files in the plugins folder, so slow imports belong here.
     from planasonix_provider.api.errors import PlanasonixError
     from planasonix_provider.hooks.planasonix import PlanasonixHook
@@ -28,5 +28,5 @@ async def report_late_sync(connection_id: str, context: Any) -> None:
             f"{settings.job_url(job.id)}"
             for job in jobs
         ]
-    report = " ".join(reports) or "It has not started a job."
+    report = " ".join(reports) or "No job of the connection was created since the run was queued."
     log.warning("DAG run %s of %s is late. %s", run["dag_run_id"], run["dag_id"], report)

@@ -326,7 +326,7 @@ class TestDeadlineAlert:
         ), report
 
     def test_says_that_there_is_no_job(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
-        assert self.report(caplog).endswith("is late. It has not started a job.")
+        assert self.report(caplog).endswith("is late. No job of the connection was created since the run was queued.")
 
     def test_alerts_without_planasonix(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
         planasonix.simulator.fail("status", status=403, times=None)

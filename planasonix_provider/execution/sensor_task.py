@@ -25,7 +25,7 @@ from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-from planasonix_provider.triggers.deferral import deadline_of, defer, is_of_earlier_try, limit_behind, read_connection
+from planasonix_provider.triggers.deferral import deadline_of, defer, discard_if_stale, limit_behind, read_connection
 from planasonix_provider.waiting import blocking_wait, outages
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.report import details_of, error_of_work, first_job_of, report
@@ -156,7 +156,7 @@ class SensorTask:
         """Return the task's result after the trigger has sent its event."""
         try:
             event = WaitEvent.from_payload(payload, self._target.kind)
-            if is_of_earlier_try(event, self._context, self._log):
+            if discard_if_stale(event, self._context, self._log):
                 return self.poke_or_defer()
             if event.outcome == "over":
                 read_connection(self._hook, self._log.warning)

@@ -29,7 +29,7 @@ from planasonix_provider.execution.xcom import XComWriter
 from planasonix_provider.hooks.outage_settings import outage_policy
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.base import PlanasonixWaitTrigger
-from planasonix_provider.triggers.deferral import deadline_of, defer, is_of_earlier_try, limit_behind, read_connection
+from planasonix_provider.triggers.deferral import deadline_of, defer, discard_if_stale, limit_behind, read_connection
 from planasonix_provider.waiting import blocking_wait
 from planasonix_provider.waiting.attempt import Attempt
 from planasonix_provider.waiting.cancellation import cancel
@@ -75,7 +75,7 @@ class StartTask:
         with self.summary.details_on_exceptions():
             with airflow_errors():
                 event = WaitEvent.from_payload(payload, "job", "backfill")
-                if is_of_earlier_try(event, self._context, self._log):
+                if discard_if_stale(event, self._context, self._log):
                     return self.run()
                 # Work that no longer exists does not conflict.
                 with suppress(PlanasonixNotFoundError):
@@ -87,7 +87,7 @@ class StartTask:
         with self.summary.details_on_exceptions():
             with airflow_errors(), self.summary.record_errors():
                 event = WaitEvent.from_payload(payload, self._options.kind)
-            if is_of_earlier_try(event, self._context, self._log):
+            if discard_if_stale(event, self._context, self._log):
                 return self.run()
             with self._open_session() as session:
                 if event.outcome == "over":

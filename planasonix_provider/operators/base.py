@@ -36,7 +36,7 @@ class PlanasonixStartOperator(ValidatedParameters, BaseOperator):
         (templated)
     :param priority: ``low``, ``normal`` or ``high``; default: the API's choice. (templated)
     :param metadata: a JSON object that Planasonix's run history shows and filters by. The task's ``dag_id``,
-        ``task_id``, ``run_id``, ``try_number`` and ``map_index`` are added, and since Airflow 3.0 the version of the
+        ``task_id``, ``run_id``, ``try_number`` and ``map_index`` are added, and since Airflow 3.1 the version of the
         DAG; your own keys take precedence. (templated)
     :param wait_for_completion: whether to wait until the work is over; default yes. If not, the task succeeds once the
         work is started.

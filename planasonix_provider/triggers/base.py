@@ -127,7 +127,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
             )
             event = WaitEvent.failed(self.target, error)
         await asyncio.sleep(self._seconds_to_hold_back())
-        is_needed = deferral.KEEPS_EVENTS_FOR_RETRIES
+        is_needed = deferral.HAS_STALE_EVENTS
         try_number = getattr(self.task_instance, "try_number", None) if is_needed else None
         sent = event.model_copy(update={"deadline": self.deadline, "sent_at": utcnow(), "try_number": try_number})
         yield TriggerEvent(sent.to_payload())

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 DEFER_SETTLE_TIME = timedelta(seconds=7)
 #: How long a trigger may take after its deadline to cancel and to report, until Airflow's own timeout ends it.
 DEFER_TIMEOUT_MARGIN = timedelta(minutes=20)
-#: Whether Airflow keeps the event of a deferred task for its retry. All other versions keep it only if they repeat the
-#: end of a try whose worker or scheduler has died, and then the event is the right one.
-KEEPS_EVENTS_FOR_RETRIES = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+#: Whether Airflow passes the event of a deferred task to its retry, too. Other versions pass an event to a later try
+#: only if they repeat the end of a try whose worker or scheduler has died, and then the event is the right one.
+HAS_STALE_EVENTS = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 #: Seconds between two attempts to read an Airflow connection.
 READ_RETRY_SECONDS = 5.0
 #: How long before the end of ``execution_timeout`` a task gives up, at most, to have time to cancel and to report.
@@ -60,9 +60,9 @@ def defer(task: DeferrableTask, trigger: DeadlineTrigger, method_name: str = "ex
     task.defer(trigger=trigger, method_name=method_name, timeout=timeout)
 
 
-def is_of_earlier_try(event: WaitEvent, context: Context, log: Any) -> bool:
-    """Return whether an earlier try waited for this event, so that this try must start again, and log it."""
-    if not KEEPS_EVENTS_FOR_RETRIES or event.try_number is None or event.try_number >= context["ti"].try_number:
+def discard_if_stale(event: WaitEvent, context: Context, log: Any) -> bool:
+    """Return whether an earlier try waited for this event, and log that this try does not use it."""
+    if not HAS_STALE_EVENTS or event.try_number is None or event.try_number >= context["ti"].try_number:
         return False
     log.info("Airflow passed the event of try %s to this try, which does not use it.", event.try_number)
     return True

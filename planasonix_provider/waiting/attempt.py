@@ -132,8 +132,8 @@ class AttemptRecord(BaseModel):
     :param is_released: whether the task needs the work no longer: it is over, or runs on without the task.
     """
 
-    # Fields that a later release adds are ignored: the next try may run on a worker that is not upgraded yet.
-    model_config = ConfigDict(frozen=True)
+    # Fields that a later release adds are kept: the next try may run on a worker that is not upgraded yet.
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     version: Literal[1] = 1
     dag_id: str

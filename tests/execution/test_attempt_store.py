@@ -56,6 +56,18 @@ class TestRecordInAVariable:
         AttemptStore(before_3_3()).release()
         assert AttemptStore(before_3_3()).read() is None
 
+    def test_keeps_the_fields_of_a_later_release(self) -> None:
+        later = AttemptRecord.model_validate(RECORD.model_dump() | {"of_a_later_release": 1})
+        AttemptStore(before_3_3()).write(later)
+        store = AttemptStore(before_3_3(try_number=2))
+        record = store.read()
+        assert record
+        store.write(record.model_copy(update={"is_given_up": True}))
+        again = AttemptStore(before_3_3(try_number=3)).read()
+        assert again
+        assert again.model_dump()["of_a_later_release"] == 1
+        store.release()
+
     def test_is_not_that_of_another_mapped_task(self) -> None:
         AttemptStore(before_3_3(map_index=1)).write(RECORD)
         assert AttemptStore(before_3_3(map_index=2)).read() is None

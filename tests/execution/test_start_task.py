@@ -216,7 +216,7 @@ class TestFaults:
 
 
 needs_events_for_retries = pytest.mark.skipif(
-    not deferral.KEEPS_EVENTS_FOR_RETRIES, reason="this Airflow keeps no events for retries"
+    not deferral.HAS_STALE_EVENTS, reason="this Airflow keeps no events for retries"
 )
 
 
@@ -224,7 +224,7 @@ class TestTheEventOfAnEarlierTry:
     """Airflow 3.0 passes it to the retry of a deferred task."""
 
     @needs_events_for_retries
-    def test_starts_anew(self, simulator: Simulator) -> None:
+    def test_starts_a_new_job(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, outcome="failed", message="No route.")
         first = drive(lambda: sync(deferrable=True))
         assert isinstance(first.error, PlanasonixJobFailedError)
@@ -238,7 +238,7 @@ class TestTheEventOfAnEarlierTry:
         assert "Airflow passed the event of try 1 to this try, which does not use it." in run.log.lines
 
     @needs_events_for_retries
-    def test_of_work_that_was_in_the_way_starts_anew(self, simulator: Simulator) -> None:
+    def test_of_work_that_was_in_the_way_starts_a_new_job(self, simulator: Simulator) -> None:
         other = simulator.workspace.start_sync(CONNECTION)
         event = WaitEvent.over(JobTarget(other.id), simulator.job(other.id)).model_copy(update={"try_number": 1})
         with pytest.raises(TaskDeferred) as deferred:
@@ -247,11 +247,12 @@ class TestTheEventOfAnEarlierTry:
             )
         assert deferred.value.trigger.deadline is not None
 
-    @pytest.mark.skipif(deferral.KEEPS_EVENTS_FOR_RETRIES, reason="this Airflow also keeps events for retries")
+    @pytest.mark.skipif(deferral.HAS_STALE_EVENTS, reason="this Airflow also keeps events for retries")
     def test_is_used_if_airflow_repeats_the_end_of_that_try(self, simulator: Simulator) -> None:
         first = drive(lambda: sync(deferrable=True))
+        event = first.event | {"try_number": 1}
         retry = sync(deferrable=True)
-        assert retry.execute_complete(context(Run(notes=first.notes), try_number=2), first.event) == first.result
+        assert retry.execute_complete(context(Run(notes=first.notes), try_number=2), event) == first.result
         assert len(simulator.jobs()) == 1
 
     def test_that_has_no_try_is_used(self, simulator: Simulator) -> None:

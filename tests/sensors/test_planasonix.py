@@ -489,7 +489,7 @@ class TestBadInput:
         with pytest.raises(Exception, match="kind: it is of a backfill"):
             job_sensor("job_1").execute_complete(context(Run()), event)
 
-    @pytest.mark.skipif(not deferral.KEEPS_EVENTS_FOR_RETRIES, reason="this Airflow keeps no events for retries")
+    @pytest.mark.skipif(not deferral.HAS_STALE_EVENTS, reason="this Airflow keeps no events for retries")
     def test_of_an_earlier_try_is_not_used(self, simulator: Simulator) -> None:
         job = start_sync(simulator, running_seconds=60)
         error = PlanasonixTimeoutError("The timeout of the first try was up.")

@@ -342,6 +342,7 @@ def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     assert has_no_variable(run)
 
 
+@pytest.mark.skipif(AIRFLOW < (3, 1), reason="a task of Airflow 3.0 does not know the version of its DAG")
 def test_the_metadata_of_a_job_names_the_version_of_the_dag(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str
 ) -> None:

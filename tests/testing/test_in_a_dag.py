@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from planasonix_provider.testing import Planasonix
-from planasonix_provider.triggers.deferral import KEEPS_EVENTS_FOR_RETRIES
+from planasonix_provider.triggers.deferral import HAS_STALE_EVENTS
 from tests.conftest import DAGS_FOLDER
 
 ORDERS = "conn_orders"
@@ -26,7 +26,7 @@ with DAG("{name}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) a
 RunDag = Callable[[str], str]
 
 needs_a_try_in_events = pytest.mark.skipif(
-    KEEPS_EVENTS_FOR_RETRIES, reason="dag.test() of Airflow 3.0 passes old events to retries, and tells triggers no try"
+    HAS_STALE_EVENTS, reason="dag.test() of Airflow 3.0 passes old events to retries, and tells triggers no try"
 )
 pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
