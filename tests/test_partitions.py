@@ -203,7 +203,7 @@ def test_a_partition_is_the_window_of_its_key(moment: datetime, every: str, zone
 @settings(max_examples=300)
 @given(moments, st.sampled_from(windows.UNITS), st.sampled_from(ZONES))
 def test_keys_are_those_of_the_mappers_of_airflow(moment: datetime, every: str, zone: str) -> None:
-    temporal = pytest.importorskip("airflow.partition_mappers.temporal", reason="Airflow 3.3 has the first mappers")
+    temporal = pytest.importorskip("airflow.partition_mappers.temporal", reason="Airflow 3.2 has the first mappers")
     mapper = getattr(temporal, f"StartOf{every.capitalize()}Mapper")(timezone=zone, input_format="%Y-%m-%dT%H:%M:%S%z")
     period = (moment, moment + timedelta(microseconds=1))
     [partition] = windows.partitions(
@@ -214,7 +214,9 @@ def test_keys_are_those_of_the_mappers_of_airflow(moment: datetime, every: str, 
     [by_default] = windows.partitions(*period, every=every, timezone=zone, partial="include")
     plain = type(mapper)(timezone=zone)
     assert plain.to_downstream(by_default["partition_key"]) == partition["partition_key"]
-    assert plain.encode_upstream(plain.decode_downstream(partition["partition_key"])) == by_default["partition_key"]
+    # The mappers of Airflow 3.2 map in one direction only.
+    if hasattr(plain, "encode_upstream"):
+        assert plain.encode_upstream(plain.decode_downstream(partition["partition_key"])) == by_default["partition_key"]
     assert windows.of_partition(partition["partition_key"], every=every, timezone=zone) == windows.of_partition(
         by_default["partition_key"], every=every, timezone=zone
     )
