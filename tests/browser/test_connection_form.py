@@ -64,6 +64,7 @@ def test_the_receiver_form_shows_only_relevant_fields(ui: UI) -> None:
     assert [labels[0].lower(), *labels[1:]] == [
         *("connection id", "Connection Type", "Description", "Signing secret", *port_for_test(ui)),
         *("Asset", "Secret kept in", "Previous signing secret", "Events"),
+        *("Partition by", "Partition time zone", "Partition key format"),
     ]
     assert helps[1:] == [field["description"] for field in RECEIVER_CONN_FIELDS.values()]
     # Airflow 3.1 lets everybody read what is typed there.
