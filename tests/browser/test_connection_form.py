@@ -162,6 +162,7 @@ def test_saved_fields_are_shown_except_the_key(ui: UI) -> None:
         "organization_id": "org_1",
         "timeout": "20",
     }
+    ui.delete_connection("kept")
 
 
 def test_saving_without_a_new_key_keeps_the_key(ui: UI) -> None:
@@ -172,3 +173,4 @@ def test_saving_without_a_new_key_keeps_the_key(ui: UI) -> None:
     ui.form.fill(description="Orders")
     ui.form.save()
     assert ui.stored("untouched")["password"] == API_KEY
+    ui.delete_connection("untouched")
