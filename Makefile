@@ -67,10 +67,10 @@ dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .ve
 WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
 QUICK_TESTS := -n auto -m 'not slow'
 
-test: lint ## check style and types, then run the quick tests on the newest Airflow; takes two minutes
+test: lint ## check style and types, then run the quick tests on the newest Airflow; takes three minutes
 	$(PYTHON) -m pytest $(QUICK_TESTS)
 
-test-fast: .venv/.installed ## run the quick tests of what needs no Airflow, in a quarter of a minute
+test-fast: .venv/.installed ## run the quick tests of what needs no Airflow; takes less than a minute
 	$(PYTHON) -m pytest $(QUICK_TESTS) -p no:schemathesis $(WITHOUT_AIRFLOW)
 
 # Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
