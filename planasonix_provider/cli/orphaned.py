@@ -11,7 +11,9 @@ from planasonix_provider.cli.exit_codes import EXIT_ERROR, EXIT_OK, EXIT_UNKNOWN
 from planasonix_provider.cli.output import CommandResult
 from planasonix_provider.cli.runner import CommandContext
 from planasonix_provider.clock import utcnow
-from planasonix_provider.monitoring.orphans import CancelResult, Orphan, OrphanListing, cancel_orphans, list_orphans
+from planasonix_provider.monitoring.orphan_cancellation import CancelResult, cancel_orphans
+from planasonix_provider.monitoring.orphan_listing import list_orphans
+from planasonix_provider.monitoring.orphans import Orphan, OrphanListing
 from planasonix_provider.validators import format_utc
 from planasonix_provider.waiting.formatting import pluralize
 

@@ -12,7 +12,9 @@ from queue import Empty, Queue
 from planasonix_provider import clock
 from planasonix_provider.clock import monotonic, utcnow
 from planasonix_provider.monitoring.attempt_records import StoredRecord, last_triggerer_heartbeat, read_records
-from planasonix_provider.monitoring.orphans import cancel_found, examine, without_awaited
+from planasonix_provider.monitoring.orphan_cancellation import cancel_found
+from planasonix_provider.monitoring.orphan_listing import without_awaited
+from planasonix_provider.monitoring.orphan_search import examine
 from planasonix_provider.plugins.notices import EndedTasks
 from planasonix_provider.waiting.attempt import TaskKey
 

@@ -29,8 +29,9 @@ from planasonix_provider.monitoring.connections import (
 from planasonix_provider.monitoring.details import JobTables, read_backfill, read_job
 from planasonix_provider.monitoring.history import Charts, read_charts
 from planasonix_provider.monitoring.json_types import json_time
+from planasonix_provider.monitoring.orphan_listing import list_orphans
 from planasonix_provider.monitoring.orphan_rows import OrphanRow, orphan_row
-from planasonix_provider.monitoring.orphans import OrphanListing, list_orphans
+from planasonix_provider.monitoring.orphans import OrphanListing
 from planasonix_provider.monitoring.receivers import ReceiverRow, read_receivers
 from planasonix_provider.monitoring.tasks import TaskRow, find_tasks
 from planasonix_provider.monitoring.waiting_tasks import WaitingTasks, WaitRow, read_waiting_tasks, wait_row

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from planasonix_provider.cli.exit_codes import EXIT_ERROR, EXIT_OK, EXIT_UNKNOWN, EXIT_USAGE
-from planasonix_provider.monitoring import orphans
+from planasonix_provider.monitoring import orphan_cancellation, orphan_search
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.attempt import AttemptRecord
 from tests.cli.conftest import Run
@@ -99,7 +99,7 @@ def test_cancels_nothing_without_being_told(shell: Run, record: AttemptRecord, s
 def test_says_what_could_not_be_cancelled(
     shell: Run, record: AttemptRecord, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "CANCEL_SECONDS", 0)
+    monkeypatch.setattr(orphan_cancellation, "CANCEL_SECONDS", 0)
     simulator.fail("status", status=403, route="cancel_job", times=None)
     ran = shell("orphans", "--cancel")
     assert (ran.code, ran.last_words) == (EXIT_ERROR, "1 orphan could not be cancelled.")
@@ -110,13 +110,13 @@ def test_says_what_could_not_be_cancelled(
 def test_says_that_a_task_runs_again(
     shell: Run, record: AttemptRecord, tasks: AirflowTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = orphans.still_over
+    check = orphan_cancellation.still_over
 
     def check_after_a_clear(*records: object) -> object:
         tasks.set_state(record.task_key, None)
         return check(*records)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(orphans, "still_over", check_after_a_clear)
+    monkeypatch.setattr(orphan_cancellation, "still_over", check_after_a_clear)
     ran = shell("orphans", "--cancel")
     assert ran.code == EXIT_OK
     assert f"Job {record.id} of {TASK} was not cancelled, because its task runs again, or" in ran.err
@@ -133,7 +133,7 @@ def test_says_that_a_start_is_unknown(shell: Run, tasks: AirflowTasks, simulator
 def test_lists_what_it_can(
     shell: Run, record: AttemptRecord, tasks: AirflowTasks, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "LIST_SECONDS", 9)
+    monkeypatch.setattr(orphan_search, "LIST_SECONDS", 9)
     wrong = simulator.airflow_connection() | {"password": "plnx_wrong"}
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_WRONG", json.dumps(wrong))
     other = record_of(tasks.add(key_of(map_index=1), "failed"), "job_1", planasonix_conn_id="planasonix_wrong")

@@ -10,6 +10,8 @@ from planasonix_provider.monitoring.api_reader import ApiReader
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting import cancellation
 from tests.support.airflow_tasks import AirflowTasks
+from tests.support.attempts import take
+from tests.support.planted_tasks import PlantedTasks
 from tests.support.task_rows import TaskRows
 
 # Airflow 2 has no page; its command line shows connections and waiting tasks only.
@@ -47,3 +49,11 @@ async def reader(simulator: Simulator) -> AsyncIterator[ApiReader]:
     reader = ApiReader(PlanasonixHook().settings)
     yield reader
     await reader.close()
+
+
+@pytest.fixture
+def planted(airflow_tasks: AirflowTasks, simulator: Simulator) -> PlantedTasks:
+    """Adds tasks whose jobs run long."""
+    take(simulator, 3600)
+    simulator.workspace.configure(conflict="allowed")
+    return PlantedTasks(airflow_tasks, simulator)
