@@ -12,9 +12,16 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extras import Json, RealDictCursor
 
+from dev.local_airflow import LocalAirflow
+
 TABLES = ("orders", "order_items", "customers", "payments", "shipments", "returns", "products", "stock_levels")
 #: Rows of other tasks.
 FIRST_MAP_INDEX = 1000
+
+
+def database_of(airflow: LocalAirflow) -> str:
+    """Return the URL of Airflow's database for psycopg2."""
+    return airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
 
 
 def fail_without_its_triggerer(database: str, task_id: str) -> None:

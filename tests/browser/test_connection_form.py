@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 from playwright.sync_api import expect
 
+from dev.local_airflow import LocalAirflow
 from dev.processes import free_port
 from planasonix_provider.get_provider_info import (
     CONN_FIELDS,
@@ -12,10 +15,22 @@ from planasonix_provider.get_provider_info import (
     RECEIVER_UI_FIELD_BEHAVIOUR,
 )
 from tests.browser.connection_form import ConnectionForm
+from tests.browser.task_history import database_of
 from tests.browser.ui import UI
 from tests.conftest import API_KEY
 
 pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(autouse=True)
+def deletes_its_connections(airflow: LocalAirflow) -> Iterator[None]:
+    """Delete what a test saves, so that it does not appear on the page of other tests. The button Test saves, too."""
+    with psycopg2.connect(database_of(airflow)) as database, database.cursor() as cursor:
+        cursor.execute("SELECT conn_id FROM connection")
+        kept = [conn_id for (conn_id,) in cursor.fetchall()]
+    yield
+    with psycopg2.connect(database_of(airflow)) as database, database.cursor() as cursor:
+        cursor.execute("DELETE FROM connection WHERE conn_id <> ALL(%s)", [kept])
 
 
 def fields_of(form: ConnectionForm) -> tuple[list[str], list[str]]:
@@ -162,7 +177,6 @@ def test_saved_fields_are_shown_except_the_key(ui: UI) -> None:
         "organization_id": "org_1",
         "timeout": "20",
     }
-    ui.delete_connection("kept")
 
 
 def test_saving_without_a_new_key_keeps_the_key(ui: UI) -> None:
@@ -173,4 +187,3 @@ def test_saving_without_a_new_key_keeps_the_key(ui: UI) -> None:
     ui.form.fill(description="Orders")
     ui.form.save()
     assert ui.stored("untouched")["password"] == API_KEY
-    ui.delete_connection("untouched")

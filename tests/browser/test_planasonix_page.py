@@ -25,7 +25,7 @@ from tests.browser.planasonix_page import (
     start_backfill,
     start_jobs,
 )
-from tests.browser.task_history import add_history, add_waiting_tasks, fail_without_its_triggerer
+from tests.browser.task_history import add_history, add_waiting_tasks, database_of, fail_without_its_triggerer
 from tests.browser.test_accessibility import findings
 from tests.browser.ui import UI
 from tests.conftest import API_KEY
@@ -87,10 +87,6 @@ def plnx(ui: UI, planasonix: Simulator, has_connections: None) -> PlanasonixPage
 def metadata_of(ui: UI) -> dict[str, Any]:
     """The metadata of a job that a running task of this Airflow has started."""
     return dict(ui.job_of("load_history").metadata or {})
-
-
-def database_of(ui: UI) -> str:
-    return ui.airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
 
 
 def task_state(ui: UI, task_id: str) -> str:
@@ -327,7 +323,7 @@ def test_an_orphan_is_listed_and_cancelled(ui: UI, plnx: PlanasonixPage) -> None
     job = ui.job_of("left_behind")
     wait_until(lambda: task_state(ui, "left_behind") == "deferred", "the task is deferred")
     end(ui.airflow.processes["triggerer"])
-    fail_without_its_triggerer(database_of(ui), "left_behind")
+    fail_without_its_triggerer(database_of(ui.airflow), "left_behind")
     try:
         plnx.open("orphans")
         row = plnx.rows("Jobs whose task is over").filter(has_text=job.id)
@@ -393,7 +389,7 @@ def test_the_pictures_for_the_docs(ui: UI, plnx: PlanasonixPage, planasonix: Sim
     if ui.version != NEWEST:
         pytest.skip("The docs show the newest Airflow.")
     wait_until(lambda: task_state(ui, "load_orders") == "success", "the task has a result")
-    add_history(database_of(ui), "load_orders")
+    add_history(database_of(ui.airflow), "load_orders")
     clock.behind = timedelta(minutes=4.5)
     planasonix.reset()
     planasonix.workspace.configure(conflict="allowed")
@@ -401,7 +397,7 @@ def test_the_pictures_for_the_docs(ui: UI, plnx: PlanasonixPage, planasonix: Sim
         planasonix.plan(f"conn_demo_{number:02}", queued_seconds=2 + 200 * (number % 4), running_seconds=900)
     jobs = start_jobs(planasonix, 4)
     clock.behind = timedelta()
-    add_waiting_tasks(database_of(ui), "load_orders", jobs)
+    add_waiting_tasks(database_of(ui.airflow), "load_orders", jobs)
     plnx.open("jobs", conn_id=CONN_ID)
     expect(plnx.rows("Jobs, newest first").first).to_contain_text("load_orders")
     plnx.page.set_viewport_size({"width": 390, "height": 844})
@@ -409,13 +405,14 @@ def test_the_pictures_for_the_docs(ui: UI, plnx: PlanasonixPage, planasonix: Sim
     clock.behind = timedelta(minutes=4.5)
     planasonix.reset()
     plan: BackfillPlanChanges = {"parallel": 3, "job_seconds": 110, "failing_jobs": frozenset({4})}
-    add_waiting_tasks(database_of(ui), "wait_for_months", [start_backfill(planasonix, 12, plan)])
+    add_waiting_tasks(database_of(ui.airflow), "wait_for_months", [start_backfill(planasonix, 12, plan)])
     clock.behind = timedelta()
     plnx.page.set_viewport_size({"width": 1440, "height": 1000})
     for view in ("Overview", "Backfills", "Charts"):
         plnx.show(view)
         if view == "Overview":
-            expect(plnx.page.get_by_text("Not reachable")).to_be_visible()
+            connections = plnx.rows("Airflow connections of type Planasonix")
+            expect(connections).to_contain_text(["Reachable", "Reachable", "Not reachable"])
         if view == "Backfills":
             plnx.page.get_by_role("button", name="Jobs of backfill").click()
             expect(plnx.page.get_by_role("img", name=re.compile("Jobs by"))).to_be_visible()

@@ -68,11 +68,6 @@ class UI:
         (connection,) = json.loads(done.stdout[done.stdout.index("[{") :])
         return dict(connection)
 
-    def delete_connection(self, conn_id: str) -> None:
-        """Delete a connection, so that it does not appear on the page of other tests."""
-        command = [self.airflow.python, "-m", "airflow", "connections", "delete", conn_id]
-        subprocess.run(command, env=self.airflow.env, capture_output=True, check=True)
-
     def picture(self, name: str, area: FloatRect | None = None) -> None:
         """Keep what the tab shows, or a part of it."""
         path = self._pictures / f"airflow-{self.version}-{name}.png"
