@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TypedDict
 
 from planasonix_provider.api import routes
+from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixRateLimitError
 from planasonix_provider.api.headers import RateLimit
 from planasonix_provider.api.request import PAGE_SIZE
@@ -87,6 +88,17 @@ def read_connection(conn_id: str) -> MonitoredConnection:
         # Everybody who may read the connection sees it on the page.
         error.set_message(public_message(error))
         return MonitoredConnection(conn_id, error=error)
+
+
+def other_workspaces(settings: ConnectionSettings, connections: Iterable[MonitoredConnection]) -> frozenset[str]:
+    """Return the Airflow connections that certainly lead to another workspace. Two keys may be of the same one."""
+    here = settings.client_config
+
+    def is_elsewhere(there: ClientConfig) -> bool:
+        organizations = {here.organization_id, there.organization_id} - {None}
+        return here.host != there.host or len(organizations) > 1
+
+    return frozenset(one.conn_id for one in connections if one.settings and is_elsewhere(one.settings.client_config))
 
 
 async def count_active_work(send: AsyncSend) -> ActiveWork:

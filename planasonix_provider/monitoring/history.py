@@ -13,6 +13,7 @@ from planasonix_provider.airflow_compat import database_session
 from planasonix_provider.api.models.base import as_utc
 from planasonix_provider.assets.planasonix import SCHEME, PlanasonixTable
 from planasonix_provider.monitoring.json_types import json_time
+from planasonix_provider.monitoring.tasks import is_of_task
 from planasonix_provider.validators import invalid_parameter
 from planasonix_provider.waiting.attempt import TaskKey
 
@@ -148,10 +149,10 @@ class _ChartReader:
         started, cancelled = XComModel, aliased(XComModel)
         query = (
             select(TaskInstance.state, TaskInstance.end_date, cancelled.key.is_not(None))
-            .join(started, _is_of_task(started, TaskInstance))
+            .join(started, is_of_task(started, TaskInstance))
             .outerjoin(
                 cancelled,
-                _is_of_task(cancelled, TaskInstance) & cancelled.key.in_(("job_status", "backfill_status")),
+                is_of_task(cancelled, TaskInstance) & cancelled.key.in_(("job_status", "backfill_status")),
             )
             .where(
                 started.key.in_(("job_id", "backfill_id")),
@@ -173,7 +174,7 @@ class _ChartReader:
         started, result = XComModel, aliased(XComModel)
         query = (
             select(result.dag_id, result.run_id, result.task_id, result.map_index, result.value)
-            .join(started, _is_of_task(started, result))
+            .join(started, is_of_task(started, result))
             .where(
                 started.key.in_(("job_id", "backfill_id")),
                 started.timestamp >= self._since - MAX_DURATION,
@@ -240,15 +241,6 @@ class _ChartReader:
     def _add_rows(self, connection_id: str, name: str, rows: Any) -> None:
         if isinstance(rows, int) and rows > 0:
             self._rows[connection_id, name] += rows
-
-
-def _is_of_task(xcom: Any, other: Any) -> Any:
-    return (
-        (xcom.dag_id == other.dag_id)
-        & (xcom.run_id == other.run_id)
-        & (xcom.task_id == other.task_id)
-        & (xcom.map_index == other.map_index)
-    )
 
 
 def _table(uri: str) -> PlanasonixTable | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -58,16 +58,18 @@ def task_row(task: TaskKey, *, try_number: int | None, state: str | None) -> Tas
     }
 
 
-def find_tasks(works: Collection[Work]) -> dict[str, OwningTask]:
-    """Return the tasks that have started jobs and backfills, by the ids of these. It blocks.
+def find_tasks(works: Collection[Work], other_workspaces: Collection[str] = ()) -> dict[str, OwningTask]:
+    """Return the tasks that have started jobs and backfills of a workspace, by the ids of these. It blocks.
 
     A task pushes the id as an XCom as soon as the work exists. Airflow deletes XComs when the task runs again; then the
     metadata that the task has sent leads to it, if the API returns it.
+
+    :param other_workspaces: the Airflow connections to other workspaces, whose work may have the same ids.
     """
     if not works:
         return {}
     with database_session() as session:
-        owners = _by_xcoms(session, works)
+        owners = _by_xcoms(session, works, other_workspaces)
         by_metadata = {work.id: named for work in works if work.id not in owners and (named := _from_metadata(work))}
         states = _read_tasks(session, [*owners.values(), *by_metadata.values()])
         owners |= {
@@ -92,7 +94,8 @@ class _TaskState(NamedTuple):
     run_started_at: datetime | None
 
 
-def _by_xcoms(session: Session, works: Iterable[Work]) -> dict[str, TaskKey]:
+def _by_xcoms(session: Session, works: Collection[Work], other_workspaces: Collection[str]) -> dict[str, TaskKey]:
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
     from airflow.models.xcom import XComModel
     from sqlalchemy import String, cast, or_, select, true
 
@@ -104,23 +107,54 @@ def _by_xcoms(session: Session, works: Iterable[Work]) -> dict[str, TaskKey]:
         created += [work.created_at] if work.created_at else []
         is_dated = is_dated and work.created_at is not None
     value = cast(XComModel.value, String)
-    query = select(
-        XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index, XComModel.value, XComModel.timestamp
-    ).where(
-        or_(
-            *(
-                (XComModel.key == _XCOM_KEYS[kind]) & value.in_([json.dumps(one) for one in some])
-                for kind, some in ids.items()
-            )
-        ),
-        # There may be very many XComs, and only their keys have an index.
-        XComModel.timestamp >= min(created) - _CLOCK_SLACK if is_dated and created else true(),
+    fields = RenderedTaskInstanceFields
+    query = (
+        select(
+            XComModel.dag_id,
+            XComModel.run_id,
+            XComModel.task_id,
+            XComModel.map_index,
+            XComModel.value,
+            fields.rendered_fields,
+        )
+        .outerjoin(fields, is_of_task(fields, XComModel))
+        .where(
+            or_(
+                *(
+                    (XComModel.key == _XCOM_KEYS[kind]) & value.in_([json.dumps(one) for one in some])
+                    for kind, some in ids.items()
+                )
+            ),
+            # There may be very many XComs, and only their keys have an index.
+            XComModel.timestamp >= min(created) - _CLOCK_SLACK if is_dated and created else true(),
+        )
     )
     # The first task that had the id has started the work; others may have attached to it.
     found: dict[str, TaskKey] = {}
-    for *identity, work_id, _ in session.execute(query.order_by(XComModel.timestamp.desc())):
-        found[work_id] = TaskKey(*identity)
+    connections = {work.id: work.connection_id for work in works}
+    for *identity, work_id, rendered in session.execute(query.order_by(XComModel.timestamp.desc())):
+        if _can_have_started(rendered, connections.get(work_id), other_workspaces):
+            found[work_id] = TaskKey(*identity)
     return found
+
+
+def _can_have_started(rendered: Any, connection_id: str | None, other_workspaces: Collection[str]) -> bool:
+    """Return whether a task may have started work of a connection: Airflow keeps the parameters of recent tasks."""
+    parameters = rendered if isinstance(rendered, dict) else {}
+    named = parameters.get("connection_id")
+    # Airflow masks secrets, which may be a part of an id.
+    is_of_connection = not named or not connection_id or "***" in str(named) or named == connection_id
+    return is_of_connection and parameters.get("planasonix_conn_id") not in other_workspaces
+
+
+def is_of_task(row: Any, other: Any) -> Any:
+    """Return the condition that rows of two tables are of the same task."""
+    return (
+        (row.dag_id == other.dag_id)
+        & (row.run_id == other.run_id)
+        & (row.task_id == other.task_id)
+        & (row.map_index == other.map_index)
+    )
 
 
 def _kind_of(work: Work) -> str:

@@ -248,7 +248,7 @@ class _PageRoutes:
             await self._require_cancelling(access, conn_id, known)
             work: Work = await reader.send_first(request)
             # The browser is not asked which task this is: it would decide who may cancel.
-            task = await self._data.task_of(work)
+            task = await self._data.task_of(reader, work)
             await self._require_cancelling(access, conn_id, task)
             if work.is_over:
                 return JSONResponse({"status": work.status, "message": f"It is over already: it is {work.status}."})

@@ -24,6 +24,7 @@ from planasonix_provider.monitoring.connections import (
     MonitoredConnection,
     connection_row,
     count_active_work,
+    other_workspaces,
     read_connections,
 )
 from planasonix_provider.monitoring.details import JobTables, read_backfill, read_job
@@ -33,7 +34,7 @@ from planasonix_provider.monitoring.orphan_listing import list_orphans
 from planasonix_provider.monitoring.orphan_rows import OrphanRow, orphan_row
 from planasonix_provider.monitoring.orphans import OrphanListing
 from planasonix_provider.monitoring.receivers import ReceiverRow, read_receivers
-from planasonix_provider.monitoring.tasks import TaskRow, find_tasks
+from planasonix_provider.monitoring.tasks import OwningTask, TaskRow, find_tasks
 from planasonix_provider.monitoring.waiting_tasks import WaitingTasks, WaitRow, read_waiting_tasks, wait_row
 from planasonix_provider.monitoring.work import Kind, WorkQuery, WorkRow, list_work, work_row
 from planasonix_provider.plugins.page_cache import PageCache, PageCacheEntry
@@ -88,6 +89,7 @@ class PageData:
         self._cache = PageCache(max_wait=MAX_WAIT_SECONDS)
         self._responses = PageCache(max_wait=None, max_entries=MAX_RESPONSES, max_stale=RESPONSE_SECONDS)
         self._readers: dict[str, ApiReader] = {}
+        self._connections: dict[str, MonitoredConnection] = {}
         self._access_limiter = CapacityLimiter(ACCESS_THREADS)
         self._database_limiter = CapacityLimiter(DATABASE_THREADS)
         self._connection_limiter = CapacityLimiter(CONNECTION_THREADS)
@@ -110,7 +112,7 @@ class PageData:
         async def load() -> dict[str, MonitoredConnection]:
             return await to_thread.run_sync(read_connections, limiter=self._connection_limiter)
 
-        found = (await self._get("connections", load, CONNECTIONS_SECONDS)).required_value
+        found = self._connections = (await self._get("connections", load, CONNECTIONS_SECONDS)).required_value
         for conn_id in self._readers.keys() - found.keys():
             self._readers.pop(conn_id).close_later()
         return found
@@ -202,15 +204,19 @@ class PageData:
         entry = await self._response(self.reader(connection), connection, request)
         if error := error_of(entry):
             raise error.with_traceback(None)
-        return await self.task_of(entry.required_value)
+        return await self.task_of(self.reader(connection), entry.required_value)
 
-    async def task_of(self, work: Work) -> TaskRow | None:
+    async def task_of(self, reader: ApiReader, work: Work) -> TaskRow | None:
         """Return the task of a job or a backfill, from Airflow's database."""
-        owner = (await self.query(find_tasks, [work])).get(work.id)
+        owner = (await self._find_tasks(reader, [work])).get(work.id)
         return owner.row if owner else None
 
+    async def _find_tasks(self, reader: ApiReader, works: list[Work]) -> dict[str, OwningTask]:
+        others = other_workspaces(reader.settings, self._connections.values())
+        return await self.query(find_tasks, works, others)
+
     async def _rows(self, reader: ApiReader, works: list[Work]) -> list[WorkRow]:
-        tasks = await self.query(find_tasks, works)
+        tasks = await self._find_tasks(reader, works)
         rows = []
         for work in works:
             row = work_row(work, reader.settings)

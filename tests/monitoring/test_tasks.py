@@ -68,6 +68,31 @@ class TestByXComs:
         assert find_tasks([job()]) == {}
         assert find_tasks([job("job_2", created_at=NOW + timedelta(days=1))]) == {}
 
+    @pytest.mark.parametrize(
+        ("parameters", "is_found"),
+        [
+            (None, True),
+            ({}, True),
+            ({"planasonix_conn_id": "planasonix_eu", "connection_id": "conn_1"}, True),
+            # The same workspace with another key.
+            ({"planasonix_conn_id": "planasonix_eu_2", "connection_id": "conn_1"}, True),
+            ({"planasonix_conn_id": "planasonix_us", "connection_id": "conn_1"}, False),
+            ({"planasonix_conn_id": "planasonix_eu", "connection_id": "conn_2"}, False),
+            ({"planasonix_conn_id": "planasonix_eu", "connection_id": "***_1"}, True),
+        ],
+        ids=str,
+    )
+    def test_no_job_has_the_task_of_another_workspace(
+        self, task_rows: TaskRows, parameters: dict[str, str] | None, is_found: bool
+    ) -> None:
+        task_rows.add(task_id="load", job_id="job_1", parameters=parameters)
+        found = find_tasks([job(connection_id="conn_1")], {"planasonix_us"})
+        assert bool(found) is is_found
+
+    def test_a_job_without_a_connection_leads_to_its_task(self, task_rows: TaskRows) -> None:
+        task_rows.add(job_id="job_1", parameters={"planasonix_conn_id": "planasonix_eu", "connection_id": "conn_1"})
+        assert find_tasks([job()]).keys() == {"job_1"}
+
     @pytest.mark.parametrize("works", [[], [job(created_at=None)]], ids=["no work", "no time"])
     def test_nothing_is_found_for_nothing(self, task_rows: TaskRows, works: list[Job]) -> None:
         assert find_tasks(works) == {}

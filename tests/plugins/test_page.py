@@ -374,6 +374,22 @@ class TestTwoWorkspaces:
         }
         assert cancels == {"planasonix_eu": 1, "planasonix_us": 0}
 
+    async def test_tasks_are_not_mixed(
+        self, app: FastAPI, workspaces: dict[str, Simulator], task_rows: TaskRows
+    ) -> None:
+        for workspace in workspaces.values():
+            # Even the connections have the same id.
+            backfill_id, (job_id, *_) = self._start(workspace, "conn_1")
+        parameters = {"planasonix_conn_id": "planasonix_us", "connection_id": "conn_1"}
+        task_rows.add(task_id="backfill", backfill_id=backfill_id, parameters=parameters)
+        task_rows.add(task_id="job", job_id=job_id, parameters=parameters)
+        async with log_in(app, "op") as client:
+            for conn_id, names in (("planasonix_us", ["backfill", "job"]), ("planasonix_eu", [None, None])):
+                (backfill,) = (await get_json(client, "backfills", conn_id=conn_id))["items"]
+                job = (await get_json(client, f"jobs/{conn_id}/{job_id}"))["item"]
+                tasks = [backfill["task"], job["task"]]
+                assert [task and task["task_id"] for task in tasks] == names
+
     async def test_a_hidden_connection_hides_only_its_own_work(
         self, app: FastAPI, workspaces: dict[str, Simulator], permissions: Permissions
     ) -> None:

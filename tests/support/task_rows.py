@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.utils.session import create_session
@@ -40,9 +41,13 @@ class TaskRows:
         run_started_at: datetime | None = None,
         trigger: Any = None,
         triggerer_id: int | None = None,
+        parameters: dict[str, str] | None = None,
         **xcoms: Any,
     ) -> str:
-        """Add a task with XComs; return the id of its DAG run."""
+        """Add a task with XComs; return the id of its DAG run.
+
+        :param parameters: the rendered parameters; default: Airflow has deleted them.
+        """
         run = next(_IDS)
         run_id = run_id or f"manual__{uuid.uuid4().hex[:8]}"
         started_at = run_started_at or datetime.now(UTC) - timedelta(hours=1)
@@ -80,6 +85,8 @@ class TaskRows:
                 span_status="not_started",
                 partition_key=None,
             )
+            if parameters is not None:
+                self._insert(session, RenderedTaskInstanceFields.__table__, **names, rendered_fields=parameters)
             for key, value in xcoms.items():
                 self._add_xcom(session, run, names, key, value)
         return run_id
