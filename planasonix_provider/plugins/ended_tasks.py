@@ -190,7 +190,12 @@ _COMMAND = "To cancel them: `python -m planasonix_provider orphans --cancel`"
 def watch(pending: Queue[EndedTasks]) -> None:
     """Watch ended tasks for as long as this process lives."""
     while True:
-        first = pending.get()
-        clock.run(EndedTaskWatcher(pending, {first: monotonic()}).run())
-        # The queue has unfinished tasks as long as a watcher runs.
-        pending.task_done()
+        watch_next(pending)
+
+
+def watch_next(pending: Queue[EndedTasks]) -> None:
+    """Wait for the next ended task, and watch it and those that follow until none is left."""
+    first = pending.get()
+    clock.run(EndedTaskWatcher(pending, {first: monotonic()}).run())
+    # The queue has unfinished tasks as long as a watcher runs.
+    pending.task_done()

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import logging
-import time
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,35 +15,31 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, update
 
 from planasonix_provider.plugins import ended_tasks
-from planasonix_provider.plugins.ended_tasks import EndedTaskWatcher
+from planasonix_provider.plugins.ended_tasks import EndedTaskWatcher, watch_next
 from planasonix_provider.plugins.listener import EndedTaskListener
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.attempt import AttemptRecord, TaskKey
 from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.attempts import take
 from tests.support.scenarios import CONNECTION, routes_asked
+from tests.support.time_travel import TravelledClock, steps_while_asleep
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no API server")
 
-#: Until which time a test waits on a slow machine.
+#: Until which time a test waits for a thread on a slow machine.
 MAX_SECONDS = 60.0
 HEARTBEAT = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
-
-@pytest.fixture(autouse=True)
-def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ended_tasks, "CHECK_INTERVAL_SECONDS", 0.05)
-    monkeypatch.setattr(ended_tasks, "DEAD_TRIGGERER_SECONDS", 0.3)
-    monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 1.5)
-    monkeypatch.setattr(ended_tasks, "MIN_LOOK_INTERVAL_SECONDS", 0.2)
+When = float | Callable[[], object]
 
 
 class Api:
-    """An API server's listener, and the tasks of its Airflow."""
+    """An API server's listener, without its thread, and the tasks of its Airflow."""
 
-    def __init__(self, tasks: AirflowTasks, simulator: Simulator) -> None:
+    def __init__(self, tasks: AirflowTasks, simulator: Simulator, travel: TravelledClock) -> None:
         self.tasks = tasks
         self.simulator = simulator
+        self._travel = travel
         self.listener = EndedTaskListener()
         self.listener.enable()
 
@@ -66,31 +62,56 @@ class Api:
         hooks[state](task_instance=SimpleNamespace(**key._asdict()))
         self.tasks.set_state(key, state)
 
+    def watch(self, *steps: tuple[When, Callable[[], object]]) -> None:
+        """Watch ended tasks until none is left.
+
+        :param steps: actions in this order, each with the seconds from now on or the condition that it waits for.
+        """
+        began = self._travel.passed
+
+        def is_due(when: When) -> bool:
+            return bool(when()) if callable(when) else self._travel.passed - began >= when
+
+        with steps_while_asleep(self._travel, *((lambda when=when: is_due(when), act) for when, act in steps)):
+            watch_next(self.listener.pending)
+
     def cancels(self) -> int:
         return routes_asked(self.simulator).count("cancel_job")
+
+    def expect(self, cancels: int) -> Callable[[], None]:
+        """Return a step that checks the number of cancels."""
+
+        def check() -> None:
+            assert self.cancels() == cancels
+
+        return check
 
     def status(self, record: AttemptRecord) -> str:
         return str(self.simulator.job(str(record.id)).status)
 
 
 @pytest.fixture
-def api(airflow_db: None, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def travel(travel: TravelledClock, monkeypatch: pytest.MonkeyPatch) -> TravelledClock:
+    """Let no time pass while Airflow's database is read."""
+    monkeypatch.setattr(asyncio, "to_thread", travel.stop_during(asyncio.to_thread))
+    return travel
+
+
+@pytest.fixture
+def api(
+    airflow_db: None, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Api]:
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    take(simulator, 3600)
+    # Ten minutes are hundreds of looks at the database.
+    monkeypatch.setattr(ended_tasks, "WATCH_SECONDS", 60.0)
+    take(simulator, 36_000)
     simulator.workspace.configure(conflict="allowed")
-    api = Api(AirflowTasks(), simulator)
-    yield api
-    # The thread of this listener must not watch the tasks of the next test, which have the same names.
-    api.tasks.forget()
-    wait_until(lambda: api.listener.pending.unfinished_tasks == 0, "the listener is idle")
     set_heartbeat(None)
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    give_up = time.monotonic() + MAX_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, f"not in time: {what}"
-        time.sleep(0.02)
+    api = Api(AirflowTasks(), simulator, travel)
+    monkeypatch.setattr(api.listener, "_ensure_thread", lambda: None)
+    yield api
+    api.tasks.forget()
+    set_heartbeat(None)
 
 
 def set_heartbeat(at: datetime | None) -> None:
@@ -102,17 +123,19 @@ def set_heartbeat(at: datetime | None) -> None:
             session.execute(insert(Job.__table__).values(values | {"hostname": "here", "unixname": "airflow"}))
 
 
-def beat(at: datetime) -> None:
+def beat() -> None:
+    """Store another heartbeat of the triggerer."""
     with create_session() as session:
-        session.execute(update(Job).where(Job.job_type == "TriggererJob").values(latest_heartbeat=at))
+        later = HEARTBEAT + timedelta(seconds=5)
+        session.execute(update(Job).where(Job.job_type == "TriggererJob").values(latest_heartbeat=later))
 
 
 @pytest.mark.parametrize("state", ["failed", "success", "skipped"])
 def test_cancels_the_job_once_and_deletes_the_record(api: Api, state: str, caplog: pytest.LogCaptureFixture) -> None:
     record = api.start()
-    with caplog.at_level(logging.INFO):
-        api.mark(record, state)
-        wait_until(lambda: api.tasks.records() == 0, "the record is deleted")
+    api.mark(record, state)
+    api.watch((5, api.expect(cancels=0)), (9, api.expect(cancels=1)))
+    assert api.tasks.records() == 0
     assert api.status(record) == "cancelled"
     assert api.cancels() == 1
     assert (
@@ -121,45 +144,58 @@ def test_cancels_the_job_once_and_deletes_the_record(api: Api, state: str, caplo
     )
 
 
+def test_runs_in_a_thread_of_the_listener(api: Api) -> None:
+    api.listener = EndedTaskListener()
+    api.listener.enable()
+    for _ in range(2):
+        record = api.start()
+        api.mark(record)
+        idle = Thread(target=api.listener.pending.join, daemon=True)
+        idle.start()
+        idle.join(MAX_SECONDS)
+        assert not idle.is_alive()
+        assert api.status(record) == "cancelled"
+        api.tasks.forget()
+
+
 def test_cancels_the_jobs_of_a_task_that_is_ended_twice(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ended_tasks, "MIN_LOOK_INTERVAL_SECONDS", 600.0)
     first = api.start()
-    api.mark(first)
-    wait_until(lambda: api.status(first) == "cancelled", "the first job is cancelled")
-    api.tasks.set_state(first.task_key, "deferred")
     second = record_of(first.task_key, api.simulator.workspace.start_sync(CONNECTION).id)
-    api.tasks.store(second)
-    api.mark(second)
-    wait_until(lambda: api.status(second) == "cancelled", "the second job is cancelled")
+
+    def run_and_end_again() -> None:
+        api.tasks.set_state(first.task_key, "deferred")
+        api.tasks.store(second)
+        api.mark(second)
+
+    api.mark(first)
+    api.watch((lambda: api.status(first) == "cancelled", run_and_end_again))
+    assert api.status(second) == "cancelled"
     assert api.cancels() == 2
 
 
 def test_waits_until_the_transaction_is_committed(api: Api) -> None:
     record = api.start()
     api.listener.on_task_instance_failed(task_instance=SimpleNamespace(**record.task_key._asdict()))
-    time.sleep(2)
-    assert api.cancels() == 0
-    api.tasks.set_state(record.task_key, "failed")
-    wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+    api.watch((30, api.expect(cancels=0)), (30, lambda: api.tasks.set_state(record.task_key, "failed")))
+    assert api.cancels() == 1
 
 
-@pytest.mark.slow("waits for threads in real time")
 @pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred", "up_for_retry"])
 def test_never_touches_a_task_that_waits_again(api: Api, state: str | None) -> None:
     record = api.start()
     api.mark(record)
     api.tasks.set_state(record.task_key, state)
-    time.sleep(2.5)
+    api.watch()
     assert api.cancels() == 0
     assert api.status(record) == "running"
 
 
-@pytest.mark.slow("waits for threads in real time")
 @pytest.mark.parametrize("fields", [{"cancel_on_kill": False}, {"is_own": False}, {"is_released": True}])
 def test_spares_work_that_must_run_on(api: Api, fields: dict[str, bool]) -> None:
     record = api.start(**fields)
     api.mark(record)
-    time.sleep(2.5)
+    api.watch()
     assert api.cancels() == 0
 
 
@@ -170,51 +206,48 @@ def test_cancels_the_jobs_of_a_whole_run(api: Api) -> None:
         api.tasks.set_state(record.task_key, "failed")
     api.tasks.set_state(other.task_key, "failed")
     api.listener.on_dag_run_failed(dag_run=SimpleNamespace(dag_id="nightly", run_id="run_1"))
-    wait_until(lambda: api.tasks.records() == 1, "the records are deleted")
+    api.watch()
+    assert api.tasks.records() == 1
     assert api.cancels() == 3
     assert api.status(other) == "running"
 
 
 class TestATriggererThatRuns:
-    def test_gets_the_time_to_cancel(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 600.0)
+    def test_gets_the_time_to_cancel(self, api: Api) -> None:
         set_heartbeat(HEARTBEAT)
         record = api.start()
         api.mark(record)
-        time.sleep(0.15)
-        beat(HEARTBEAT + timedelta(seconds=5))
-        time.sleep(2)
+        api.watch(
+            (4, beat),
+            (19, api.expect(cancels=0)),
+            (19, lambda: api.simulator.workspace.cancel(str(record.id))),
+        )
         assert api.cancels() == 0
+        assert api.tasks.records() == 0
 
-    def test_is_believed_dead_without_a_heartbeat(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 600.0)
+    def test_is_believed_dead_without_a_heartbeat(self, api: Api) -> None:
         set_heartbeat(HEARTBEAT)
-        record = api.start()
-        api.mark(record)
-        wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+        api.mark(api.start())
+        api.watch((9, api.expect(cancels=1)))
 
     def test_that_has_cancelled_the_job_is_not_followed_by_another_cancel(self, api: Api) -> None:
         record = api.start()
         api.simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=3)
         api.simulator.workspace.cancel(str(record.id))
         api.mark(record)
-        wait_until(lambda: api.tasks.records() == 0, "the record is deleted")
+        api.watch()
+        assert api.tasks.records() == 0
         assert api.cancels() == 0
 
     def test_may_forget_the_job(self, api: Api) -> None:
         set_heartbeat(HEARTBEAT)
-        record = api.start()
-        api.mark(record)
-        beat(HEARTBEAT + timedelta(seconds=5))
-        wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+        api.mark(api.start())
+        api.watch((4, beat), (19, api.expect(cancels=0)), (23, api.expect(cancels=1)))
 
 
-def test_leaves_a_task_on_a_worker_to_the_worker(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ended_tasks, "CANCEL_BY_OWNER_SECONDS", 600.0)
-    record = api.start(is_deferred=False)
-    api.mark(record)
-    time.sleep(1.5)
-    assert api.cancels() == 0
+def test_leaves_a_task_on_a_worker_to_the_worker(api: Api) -> None:
+    api.mark(api.start(is_deferred=False))
+    api.watch((19, api.expect(cancels=0)), (23, api.expect(cancels=1)))
 
 
 def test_spares_the_job_of_a_task_that_had_failed_before(api: Api) -> None:
@@ -224,7 +257,7 @@ def test_spares_the_job_of_a_task_that_had_failed_before(api: Api) -> None:
     api.tasks.store(record)
     api.listener.on_task_instance_success(task_instance=SimpleNamespace(**key._asdict()))
     api.tasks.set_state(key, "success", ended_at)
-    time.sleep(2.5)
+    api.watch()
     assert api.cancels() == 0
 
 
@@ -233,60 +266,61 @@ def test_spares_a_job_for_which_the_task_of_another_run_waits(api: Api) -> None:
     other = api.tasks.add(key_of(run_id="run_2"), "deferred", trigger_id=api.tasks.add_trigger())
     api.tasks.store(record_of(other, record.id, is_own=False))
     api.mark(record)
-    time.sleep(2.5)
+    api.watch()
     assert api.cancels() == 0
 
 
-@pytest.mark.slow("waits for threads in real time")
 def test_repeats_a_failed_cancel(api: Api) -> None:
     record = api.start()
-    api.simulator.fail("status", status=403, route="cancel_job")
+    api.simulator.fail("status", status=403, route="cancel_job", times=2)
     api.mark(record)
-    wait_until(lambda: api.status(record) == "cancelled", "the job is cancelled")
+    api.watch()
+    assert api.cancels() == 3
+    assert api.status(record) == "cancelled"
 
 
-@pytest.mark.slow("waits for threads in real time")
+@pytest.mark.slow("handles hundreds of jobs")
 def test_sends_few_requests_for_many_tasks(api: Api) -> None:
     records = [api.start(key_of(map_index=index)) for index in range(300)]
     for record in records:
         api.mark(record)
-    wait_until(lambda: api.tasks.records() == 0, "the records are deleted")
+    api.watch()
+    assert api.tasks.records() == 0
     asked = Counter(routes_asked(api.simulator))
     assert asked["cancel_job"] == 300
     # Lists, each of a hundred jobs; and a few that were between two states.
     assert asked["list_jobs"] + asked["get_job"] < 600
 
 
-@pytest.mark.slow("waits for threads in real time")
 def test_says_what_is_left_to_do(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     record = api.start()
     api.simulator.fail("status", status=403, route="cancel_job", times=None)
     api.mark(record)
-    wait_until(lambda: "could not be cancelled" in caplog.text, "the error is logged")
+    api.watch()
+    assert "could not be cancelled" in caplog.text
     assert f"To end it: `python -m planasonix_provider cancel {record.id} --conn-id planasonix_default`" in caplog.text
 
 
-def test_forgets_tasks_of_other_operators_at_once(api: Api) -> None:
+def test_forgets_tasks_of_other_operators_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Any] = []
     whole = ended_tasks.read_records
 
     def read(runs: Any = ()) -> Any:
-        # Another test may still be watched.
-        reads.extend(run_id for _, run_id in runs if run_id == "run_other")
+        reads.append(runs)
         return whole(runs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ended_tasks, "read_records", read)
-        key = api.tasks.add(key_of(run_id="run_other"), "failed")
-        api.listener.on_task_instance_failed(task_instance=SimpleNamespace(**key._asdict()))
-        wait_until(lambda: reads, "the records are read")
-        time.sleep(0.5)
-    assert len(reads) == 1
+    monkeypatch.setattr(ended_tasks, "read_records", read)
+    key = api.tasks.add(key_of(run_id="run_other"), "failed")
+    api.listener.on_task_instance_failed(task_instance=SimpleNamespace(**key._asdict()))
+    api.watch()
+    assert reads == [{("nightly", "run_other")}]
     assert routes_asked(api.simulator) == []
 
 
-def test_survives_a_database_that_is_away(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    record, failures = api.start(), [OSError("away"), OSError("away")]
+def test_survives_a_database_that_is_away(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [OSError("away"), OSError("away")]
     whole = ended_tasks.read_records
 
     def read(runs: Any = None) -> Any:
@@ -294,10 +328,10 @@ def test_survives_a_database_that_is_away(api: Api, caplog: pytest.LogCaptureFix
             raise failures.pop()
         return whole(runs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ended_tasks, "read_records", read)
-        api.mark(record)
-        wait_until(lambda: api.cancels() == 1, "the job is cancelled")
+    monkeypatch.setattr(ended_tasks, "read_records", read)
+    api.mark(api.start())
+    api.watch()
+    assert api.cancels() == 1
     assert "The Planasonix jobs of ended tasks cannot be read yet, still trying: OSError('away')" in caplog.text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,19 +51,21 @@ class AirflowTasks:
     """Tasks in Airflow's database."""
 
     def __init__(self) -> None:
+        # Each DAG run has a logical date of its own, although travelled time stands still.
+        self._offsets = (timedelta(milliseconds=number) for number in count())
         self.forget()
 
     def add(self, key: TaskKey, state: str | None, ended_at: datetime | None = None, **columns: Any) -> TaskKey:
         """Add a task and, if there is none, its DAG run."""
         now = datetime.now(UTC)
         run = {"dag_id": key.dag_id, "run_id": key.run_id, "run_type": "manual", "state": "running", "clear_number": 0}
-        # Airflow 2.11 calls the logical date so, and allows one run for each.
+        # Airflow 2.11 calls the logical date so.
         names = {"execution_date", "logical_date", "run_after"} & set(DagRun.__table__.c.keys())
         ti_id = new_task_id()
         with create_session() as session:
             found = select(DagRun.id).where(DagRun.dag_id == key.dag_id, DagRun.run_id == key.run_id)
             if session.scalar(found) is None:
-                self._insert(session, DagRun.__table__, run | dict.fromkeys(names, now))
+                self._insert(session, DagRun.__table__, run | dict.fromkeys(names, now + next(self._offsets)))
             self._insert(
                 session,
                 TaskInstance.__table__,
