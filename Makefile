@@ -111,9 +111,8 @@ test-prerelease: | $(UV) ## run the tests on the newest pre-release of Airflow, 
 		"apache-airflow==$$newest" 'apache-airflow-core>=3a0' 'apache-airflow-task-sdk>=1a0' && \
 	$(call list-failures,$(PRERELEASE)/bin/python -m pytest -q -n auto)
 
-AIRFLOW_3 := $(filter-out .venvs/2.%,$(TESTED))
-test-system: $(AIRFLOW_3:%=%/.installed) ## run the tests that need a running Airflow; takes an hour for each version (ON=3.3.2)
-	$(call pytest-in,$(AIRFLOW_3),tests/system)
+test-system: $(TESTED:%=%/.installed) ## run the tests that need a running Airflow; takes an hour for each version (ON=3.3.2)
+	$(call pytest-in,$(TESTED),tests/system)
 
 # To repeat a failure: make contract SEED=… TIMES=…
 contract: SEED := $(shell od -An -N3 -tu4 /dev/urandom)

@@ -75,6 +75,7 @@ class LocalAirflow:
 
     components = ("api-server", "scheduler", "dag-processor", "triggerer")
     health_path = "/api/v2/monitor/health"
+    api_path = "/api/v2"
 
     def __init__(
         self,
@@ -166,11 +167,27 @@ class LocalAirflow:
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Call a route of the REST API, such as ``dags/my_dag/dagRuns``, and return what it answers."""
-        headers = {"Authorization": f"Bearer {self._token}"}
-        answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, headers=headers, timeout=120)
+        answer = self.request(method, path, body)
         if answer.is_error:
             raise LocalAirflowError(f"{method} {path} was answered with {answer.status_code}: {answer.text}")
         return answer.json() if answer.content else None
+
+    def request(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
+        """Call a route of the REST API, and return the response, whatever its status."""
+        url = f"{self.url}{self.api_path}/{path}"
+        return httpx.request(method, url, json=body, headers=self._headers() | headers, timeout=120)
+
+    def health(self) -> dict[str, Any]:
+        """Return the health of each component."""
+        return dict(httpx.get(f"{self.url}{self.health_path}", timeout=10).raise_for_status().json())
+
+    def create(self, kind: str, entity: dict[str, Any]) -> None:
+        """Create a connection, a variable or a pool, or replace it."""
+        action = {"action": "create", "action_on_existence": "overwrite", "entities": [entity]}
+        self.api("PATCH", kind, {"actions": [action]})
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"}
 
     @cached_property
     def _token(self) -> str:
@@ -184,11 +201,10 @@ class LocalAirflow:
         while time.monotonic() < deadline:
             self.check()
             try:
-                health = httpx.get(f"{self.url}{self.health_path}", timeout=10).raise_for_status().json()
+                sick = sorted(name for name, part in self.health().items() if part["status"] != "healthy")
             except httpx.HTTPError as error:
                 sick = error
             else:
-                sick = sorted(name for name, part in health.items() if part["status"] != "healthy")
                 if not sick:
                     return
             time.sleep(0.5)
@@ -197,12 +213,8 @@ class LocalAirflow:
 
 def add_connection(airflow: LocalAirflow, name: str, fields: dict[str, Any]) -> None:
     """Write a connection, as its JSON form in an environment variable would give it, into Airflow's database."""
-    _create(airflow, "connections", fields | {"connection_id": name, "extra": json.dumps(fields.get("extra") or {})})
-
-
-def _create(airflow: LocalAirflow, kind: str, entity: dict[str, Any]) -> None:
-    action = {"action": "create", "action_on_existence": "overwrite", "entities": [entity]}
-    airflow.api("PATCH", kind, {"actions": [action]})
+    extra = json.dumps(fields.get("extra") or {})
+    airflow.create("connections", fields | {"connection_id": name, "extra": extra})
 
 
 def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None:
@@ -218,8 +230,8 @@ def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None
             url=f"{airflow.url}/planasonix/webhook/planasonix_orders", events=["job.succeeded"]
         )
     secret = StoredSecret(webhook.id, webhook.signing_secret).to_json()
-    _create(airflow, "variables", {"key": "planasonix_orders_secret", "value": secret})
-    _create(airflow, "pools", {"name": "planasonix", "slots": 5, "include_deferred": True})
+    airflow.create("variables", {"key": "planasonix_orders_secret", "value": secret})
+    airflow.create("pools", {"name": "planasonix", "slots": 5, "include_deferred": True})
 
 
 def run(airflow: LocalAirflow) -> NoReturn:

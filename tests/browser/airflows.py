@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from dev.local_airflow import LocalAirflow
+from dev.local_airflow_2 import LocalAirflow2
 from dev.processes import ROOT
 
 #: The supported versions, the oldest first.
@@ -22,8 +23,6 @@ DAGS = Path(__file__).parent / "dags"
 
 #: The users of Airflow 3, each with the role of its name, which is the password, too.
 USERS = ("admin", "viewer")
-
-_OPEN_TO_ALL = 'AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = True\n'
 
 
 class LocalAirflow3(LocalAirflow):
@@ -49,32 +48,6 @@ class LocalAirflow3(LocalAirflow):
     @cached_property
     def _token(self) -> str:
         return self.log_in("admin")
-
-
-class LocalAirflow2(LocalAirflow):
-    """Airflow 2, without a login; its REST API is another one, so nothing of that is here."""
-
-    components = ("webserver", "scheduler", "dag-processor", "triggerer")
-    health_path = "/health"
-
-    def _settings(self) -> dict[str, str]:
-        kept = ("CORE__EXECUTOR", "CORE__PARALLELISM", "CORE__TEST_CONNECTION", "LOGGING__")
-        settings = super()._settings()
-        return {name: value for name, value in settings.items() if name.removeprefix("AIRFLOW__").startswith(kept)} | {
-            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
-            "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
-            "AIRFLOW__WEBSERVER__BASE_URL": self.url,
-            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
-            "AIRFLOW__WEBSERVER__WORKERS": "1",
-        }
-
-    def start(self, patience: float = 300) -> None:
-        """Open the UI to all, then do as any Airflow does."""
-        (self.home / "webserver_config.py").write_text(_OPEN_TO_ALL)
-        # The DAG processor dies of a folder in which nothing looks like a DAG.
-        Path(self.env["AIRFLOW__CORE__DAGS_FOLDER"], "none.py").write_text("# No DAG of Airflow's is here yet.\n")
-        super().start(patience)
 
 
 def airflow_of(version: str, home: Path, env: dict[str, str]) -> LocalAirflow:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,21 +12,43 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
-from urllib.parse import quote
 
+import psutil
 import pytest
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.attempt import RECORD_KEY
+from tests.system.rest import LogLine, rest_of
 
 T = TypeVar("T")
 
 #: The Airflow that runs, as ``(3, 3)``.
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
+#: https://github.com/apache/airflow/issues/55045
+CLEARS_RUNNING_TASKS = AIRFLOW != (3, 0)
+clears_running_tasks = pytest.mark.skipif(
+    not CLEARS_RUNNING_TASKS, reason="Airflow 3.0 does not start a task again that is cleared while it runs"
+)
+needs_watchers = pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no asset watchers")
 needs_partitions = pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow 3.3 has the first asset partitions")
+
+#: For how many seconds a task or a triggerer may give no sign of life in some tests. By itself, Airflow waits for 300
+#: and for 30 seconds.
+SIGN_OF_LIFE = 20
+SIGNS_OF_LIFE = (
+    {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(SIGN_OF_LIFE),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    }
+    if AIRFLOW >= (3, 0)
+    else {
+        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(SIGN_OF_LIFE),
+        "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+    }
+) | {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(SIGN_OF_LIFE)}
 
 #: Airflow needs a few seconds for most steps on an idle machine.
 TIMEOUT_SECONDS = 180.0
@@ -48,8 +68,10 @@ ONE_SLOT = "one_slot"
 RUN_TIMEOUT = timedelta(seconds=45)
 TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(seconds=45)}
 
-# Not all versions of Airflow keep the name of the logger.
-_OURS = re.compile(r"\b([Jj]ob|[Bb]ackfill)\b|Planasonix|^(Loaded|No sync) ")
+# Not all versions of Airflow keep the name of the logger. Airflow 2 has jobs of its own: the processes that run tasks.
+_OURS = re.compile(
+    r"(?!Running: |Job \d+: Subtask ).*(\b([Jj]ob|[Bb]ackfill)\b|Planasonix)|(Loaded|No sync) ", re.DOTALL
+)
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = TIMEOUT_SECONDS, every: float = 0.1) -> T:
@@ -91,9 +113,7 @@ class TaskRun:
 
     @classmethod
     def start(cls, airflow: LocalAirflow, dag_id: str, partition_key: str | None = None, **conf: object) -> TaskRun:
-        body = {"logical_date": None, "conf": conf} | ({"partition_key": partition_key} if partition_key else {})
-        answer = airflow.api("POST", f"dags/{dag_id}/dagRuns", body)
-        return cls(airflow, dag_id, answer["dag_run_id"])
+        return cls(airflow, dag_id, rest_of(airflow).start_run(dag_id, conf, partition_key))
 
     def task(self, task_id: str) -> TaskRun:
         return replace(self, task_id=task_id)
@@ -125,8 +145,8 @@ class TaskRun:
     @property
     def seconds(self) -> float:
         """The duration since the first line of its log: Airflow's own restarts when a sensor is rescheduled."""
-        began = min(line["timestamp"] for line in self._log_lines() if line.get("timestamp"))
-        return (datetime.fromisoformat(self.details()["end_date"]) - datetime.fromisoformat(began)).total_seconds()
+        began = min(line.timestamp for line in self._log_lines() if line.timestamp)
+        return (datetime.fromisoformat(self.details()["end_date"]) - began).total_seconds()
 
     def wait_for(self, state: str, timeout: float = TIMEOUT_SECONDS) -> None:
         """Wait until the task is in a state, or has ended in another."""
@@ -134,13 +154,20 @@ class TaskRun:
         assert self.state == state, self.log()
 
     def send_sigkill(self) -> None:
-        os.kill(self.details()["pid"], signal.SIGKILL)
+        """Kill the task's process, and its supervisor if Airflow retries the task only then."""
+        process = psutil.Process(self.details()["pid"])
+        for victim in (process.parent(), process) if AIRFLOW == (3, 0) else (process,):
+            victim.kill()
+
+    def mark(self, state: str) -> None:
+        """Give the task a state, as a person does."""
+        rest_of(self.airflow).set_state(self._instance, state)
 
     def mark_failed(self) -> None:
-        self.airflow.api("PATCH", self._instance, {"new_state": "failed"})
+        self.mark("failed")
 
     def mark_succeeded(self) -> None:
-        self.airflow.api("PATCH", self._instance, {"new_state": "success"})
+        self.mark("success")
 
     def mark_dag_run_failed(self) -> None:
         self.airflow.api("PATCH", f"dags/{self.dag_id}/dagRuns/{self.run_id}", {"state": "failed"})
@@ -149,7 +176,7 @@ class TaskRun:
         self.clear(only_failed=True)
 
     def clear(self, *, only_failed: bool = False) -> None:
-        body = {"dag_run_id": self.run_id, "only_failed": only_failed, "dry_run": False}
+        body = {"dag_run_id": self.run_id, "only_failed": only_failed, "dry_run": False, "reset_dag_runs": True}
         self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
 
     def dag_run(self) -> dict[str, Any]:
@@ -162,14 +189,14 @@ class TaskRun:
     @property
     def has_started_trigger(self) -> bool:
         """Whether a triggerer runs the task's trigger: before that, Airflow cannot notify it of a kill."""
-        return any(re.fullmatch(r"trigger .* starting", line["event"]) for line in self._log_lines())
+        return any(re.fullmatch(r"trigger .* starting", line.event) for line in self._log_lines())
 
     def triggerer(self) -> int | None:
         """The id of the triggerer that the task's trigger is assigned to."""
         return (self.details()["triggerer_job"] or {}).get("id")
 
     def xcom(self, key: str = "return_value") -> Any:
-        return self.airflow.api("GET", f"{self._path}/xcomEntries/{key}?map_index={self.map_index}")["value"]
+        return rest_of(self.airflow).xcom(self._path, key, self.map_index)
 
     def record(self) -> dict[str, Any] | None:
         """The stored record of the task's start."""
@@ -184,30 +211,29 @@ class TaskRun:
         assert len(records) <= 1
         return records[0] if records else None
 
+    def events(self) -> list[dict[str, Any]]:
+        """The asset events of the DAG run's tasks."""
+        return rest_of(self.airflow).events(self.dag_id, self.run_id)
+
     def event_keys(self) -> list[str | None]:
         """The partition keys of all asset events of the DAG run's tasks; ``None`` for each event without one."""
-        query = f"source_dag_id={self.dag_id}&source_run_id={quote(self.run_id)}&limit=100"
-        events = self.airflow.api("GET", f"assets/events?{query}")["asset_events"]
-        return sorted((event.get("partition_key") for event in events), key=str)
+        return sorted((event.get("partition_key") for event in self.events()), key=str)
 
     def link(self) -> str | None:
-        answer = self.airflow.api("GET", f"{self._path}/links?map_index={self.map_index}")
-        return answer["extra_links"]["Open in Planasonix"]
+        return rest_of(self.airflow).links(self._path, self.map_index)["Open in Planasonix"]
 
     def log(self) -> str:
         """The log of the first try, with messages of exceptions and the reason of a skip."""
         lines = self._log_lines()
-        errors = [error["exc_value"] for line in lines for error in line.get("error_detail") or ()]
-        reasons = [line["reason"] for line in lines if "reason" in line]
-        return "\n".join([*(line["event"] for line in lines), *errors, *reasons])
+        details = [detail for line in lines for detail in line.details]
+        return "\n".join([*(line.event for line in lines), *details])
 
     def provider_log_lines(self, try_number: int = 1) -> list[str]:
         """The lines of a try's log that the provider wrote."""
-        return [line["event"] for line in self._log_lines(try_number) if _OURS.search(line["event"])]
+        return [line.event for line in self._log_lines(try_number) if _OURS.match(line.event)]
 
-    def _log_lines(self, try_number: int = 1) -> list[dict[str, Any]]:
-        answer = self.airflow.api("GET", f"{self._path}/logs/{try_number}?full_content=true&map_index={self.map_index}")
-        return list(answer["content"])
+    def _log_lines(self, try_number: int = 1) -> list[LogLine]:
+        return rest_of(self.airflow).log_lines(self._path, try_number, self.map_index)
 
     def jobs(self, simulator: Simulator) -> list[Job]:
         """The jobs that the task has started, as they are now."""

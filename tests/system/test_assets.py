@@ -3,13 +3,13 @@ from __future__ import annotations
 import os
 import time
 from typing import Any
-from urllib.parse import quote
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.assets.planasonix import PlanasonixTable
 from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.edits import edit
+from tests.system.rest import rest_of
 from tests.system.runs import WAITING_STATE, TaskRun, wait_until
 
 #: Which connections the DAGs in ``dags/system_assets.py`` sync, by where they wait.
@@ -21,8 +21,7 @@ MANY = int(os.environ.get("PLANASONIX_MANY_TABLES", "300"))
 
 def events_of(run: TaskRun) -> dict[str, dict[str, Any]]:
     """The events that the tasks of a DAG run have sent, by their tables; no table has two."""
-    query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}&limit=1000"
-    events = run.airflow.api("GET", f"assets/events?{query}")["asset_events"]
+    events = run.events()
     by_table = {PlanasonixTable.from_uri(event["uri"]).table: event for event in events}
     assert len(by_table) == len(events)
     return by_table
@@ -82,7 +81,7 @@ def test_events_name_the_loaded_connection_after_an_edit_of_the_dag(
     edit(airflow, dag_id, connection_id=old, connections=connections, retries=1)
 
     def known() -> set[str]:
-        assets = airflow.api("GET", "assets?limit=1000&uri_pattern=connections/conn_")["assets"]
+        assets = rest_of(airflow).assets("connections/conn_")
         return {PlanasonixTable.from_uri(asset["uri"]).connection_id for asset in assets}
 
     wait_until(lambda: known() >= set(connections), "Airflow knows both assets")
@@ -129,9 +128,7 @@ def test_each_mapped_task_sends_events_of_its_connection(airflow: LocalAirflow, 
     tasks = run.mapped(2)
     wait_until(lambda: all(task.is_over for task in tasks), "both end")
     assert [task.state for task in tasks] == ["success"] * 2
-    query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}"
-    events = airflow.api("GET", f"assets/events?{query}")["asset_events"]
-    assert sorted((event["source_map_index"], event["extra"]["connection_id"]) for event in events) == [
+    assert sorted((event["source_map_index"], event["extra"]["connection_id"]) for event in run.events()) == [
         (0, CONNECTIONS[way][0]),
         (1, CONNECTIONS[way][1]),
     ]
@@ -163,5 +160,4 @@ def test_an_alias_gets_events_of_hundreds_of_tables(airflow: LocalAirflow, simul
     began = time.monotonic()
     run.wait_for("success")
     note(f"Airflow took {time.monotonic() - began:.1f} s to write {MANY:,} events")
-    query = f"source_dag_id={run.dag_id}&source_run_id={quote(run.run_id)}"
-    assert airflow.api("GET", f"assets/events?{query}&limit=1")["total_entries"] == MANY
+    assert len(run.events()) == MANY

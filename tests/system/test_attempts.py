@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Literal
 
@@ -14,7 +16,7 @@ from tests.support.attempts import dates_are_ahead, list_the_oldest_backfills_fi
 from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
 from tests.system.edits import edit_retries
-from tests.system.runs import AIRFLOW, TaskRun, count_polls, wait_until
+from tests.system.runs import AIRFLOW, CLEARS_RUNNING_TASKS, TaskRun, clears_running_tasks, count_polls, wait_until
 
 
 def jobs_of(simulator: Simulator, connection_id: str) -> list[Job]:
@@ -60,6 +62,27 @@ def test_a_retry_reconnects_after_a_kill_during_the_wait(
     assert any(line.startswith(f"Job {job.id}, which try 1 has started, ") for line in run.provider_log_lines(2))
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (job.id, job.id)
     assert has_no_variable(run)
+
+
+@pytest.mark.skipif(AIRFLOW != (3, 0), reason="every other Airflow retries the task")
+def test_a_clear_cancels_the_job_of_a_task_whose_process_was_killed(
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
+) -> None:
+    """Airflow 3.0 fails a task without a retry if only its process dies, and not the supervisor."""
+    simulator.plan(connection_id, running_seconds=300)
+    run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
+    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    os.kill(run.details()["pid"], signal.SIGKILL)
+    run.wait_for("failed")
+    (job,) = jobs_of(simulator, connection_id)
+    assert (job.status, job.cancel_requested_at) == ("running", None)
+    run.clear()
+    wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
+    run.wait_for("success")
+    tell(run, note)
+
+    assert [job.status for job in jobs_of(simulator, connection_id)] == ["cancelled", "succeeded"]
 
 
 def test_a_retry_of_a_deferred_task_starts_a_new_job_after_a_failure(
@@ -205,7 +228,12 @@ def test_a_retry_reconnects_after_its_triggerer_and_process_died(
 
 
 @pytest.mark.parametrize(
-    ("way", "state"), [("on_a_worker", "running"), ("deferred", "deferred"), ("deferred", "success")]
+    ("way", "state"),
+    [
+        pytest.param("on_a_worker", "running", marks=clears_running_tasks),
+        ("deferred", "deferred"),
+        ("deferred", "success"),
+    ],
 )
 def test_a_cleared_sync_starts_again_after_its_old_job_ended(
     way: str, state: str, airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
@@ -230,6 +258,24 @@ def test_a_cleared_sync_starts_again_after_its_old_job_ended(
     assert count_starts(simulator, connection_id) == 2
     assert (run.xcom()["job_id"], run.xcom("job_id")) == (new.id, new.id)
     assert has_no_variable(run)
+
+
+@pytest.mark.skipif(CLEARS_RUNNING_TASKS, reason="every other Airflow starts the task again")
+def test_a_running_task_that_was_cleared_starts_again_once_it_is_marked_failed(
+    airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
+) -> None:
+    simulator.plan(connection_id, running_seconds=300)
+    run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
+    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
+    run.clear()
+    wait_until(lambda: run.job(simulator).status == "cancelled", "the job is cancelled")
+    assert run.state == "restarting"
+    run.mark_failed()
+    run.clear()
+    run.wait_for("success")
+    tell(run, note)
+
+    assert [job.status for job in jobs_of(simulator, connection_id)] == ["cancelled", "succeeded"]
 
 
 def test_a_cleared_sync_with_fewer_retries_loads_again(
@@ -342,7 +388,7 @@ def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     assert has_no_variable(run)
 
 
-@pytest.mark.skipif(AIRFLOW < (3, 1), reason="a task of Airflow 3.0 does not know the version of its DAG")
+@pytest.mark.skipif(AIRFLOW < (3, 1), reason="from Airflow 3.1 on, a task knows the version of its DAG")
 def test_the_metadata_of_a_job_names_the_version_of_the_dag(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str
 ) -> None:

@@ -12,7 +12,7 @@ from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, wait_until
 
-pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow 3.0 has no deadline alerts")
+pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow has deadline alerts from 3.1 on")
 
 CONNECTION = "conn_demo_48"
 

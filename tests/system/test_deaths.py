@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +20,20 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.components import another, freeze, kill_process_tree, resume
 from tests.system.conftest import Notes
-from tests.system.runs import AIRFLOW, ONE_SLOT, RUN_TIMEOUT, TIME_LIMITS, WAYS, TaskRun, wait_until
+from tests.system.rest import rest_of
+from tests.system.runs import (
+    AIRFLOW,
+    CLEARS_RUNNING_TASKS,
+    ONE_SLOT,
+    RUN_TIMEOUT,
+    SIGN_OF_LIFE,
+    SIGNS_OF_LIFE,
+    TIME_LIMITS,
+    WAYS,
+    TaskRun,
+    wait_until,
+)
 
-#: For how many seconds Airflow waits for a sign of life here; by itself it waits for 300 from a task on a worker, and
-#: for 30 from a triggerer.
-SIGN_OF_LIFE = 20
 #: Within how many seconds a job is asked to cancel once its task was given up: Airflow tells a worker of it at the next
 #: heartbeat, and these come every five seconds; a trigger asks Airflow first whether it was really killed.
 SOON = 30
@@ -56,11 +66,7 @@ def many_connections(airflow: LocalAirflow, name: str, count: int, clock: Clock)
 def impatient_airflow(airflow: LocalAirflow) -> Iterator[LocalAirflow]:
     """Airflow, soon taking for dead what gives no sign of life."""
     patient = dict(airflow.env)
-    airflow.env |= {
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(SIGN_OF_LIFE),
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(SIGN_OF_LIFE),
-    }
+    airflow.env |= SIGNS_OF_LIFE
     for component in ("scheduler", "triggerer"):
         airflow.restart(component)
     yield airflow
@@ -121,6 +127,8 @@ def test_a_task_that_ends_early_cancels_its_job(
     runs, jobs, given_up_at = {}, {}, {}
     for how in (late, *GIVING_UP):
         for way in WAYS:
+            if (way, how) == ("on_a_worker", "cleared") and not CLEARS_RUNNING_TASKS:
+                continue
             connection = f"{connection_id}_{len(runs)}"
             simulator.workspace.add_connection(connection)
             simulator.plan(connection, running_seconds=300, cancelling_seconds=2)
@@ -203,7 +211,7 @@ def test_a_task_marked_failed_as_it_defers_is_cancelled_before_the_next_start(
 def test_tasks_at_their_deadline_cancel_without_a_free_worker(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    airflow.api("POST", "pools", {"name": ONE_SLOT, "slots": 1, "include_deferred": False})
+    airflow.create("pools", {"name": ONE_SLOT, "slots": 1, "include_deferred": False})
     runs, jobs, deadlines = {}, {}, {}
     limits = ("timeout", "execution_timeout")
     for way in WAYS:
@@ -244,11 +252,6 @@ def test_tasks_at_their_deadline_cancel_without_a_free_worker(
 
 
 # --- Triggerers ---
-
-
-def alive_triggerers(airflow: LocalAirflow) -> list[int]:
-    jobs = airflow.api("GET", "jobs?job_type=TriggererJob&is_alive=true&limit=100")["jobs"]
-    return [job["id"] for job in jobs]
 
 
 @pytest.fixture
@@ -294,8 +297,7 @@ class Twenty:
 
 
 def newest_triggerer(airflow: LocalAirflow) -> int:
-    jobs = airflow.api("GET", "jobs?job_type=TriggererJob&is_alive=true&limit=100")["jobs"]
-    return max((job["id"] for job in jobs), default=0)
+    return max(rest_of(airflow).alive_triggerers(), default=0)
 
 
 def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
@@ -353,7 +355,7 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
         job = task.job(twenty.planasonix)
         assert (job.status, job.cancel_requested_at) == ("succeeded", None)
         assert task.xcom()["job_id"] == job.id
-        assert task.log().count("Trigger fired event") == 1
+        assert len(re.findall(r"Trigger fired event|Trigger \S+ fired", task.log())) == 1
 
 
 # --- Workers ---
@@ -414,6 +416,7 @@ def test_a_task_without_heartbeats_keeps_its_job(
 # --- The API server ---
 
 
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="tasks of Airflow 2 use no API server")
 def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:

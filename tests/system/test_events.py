@@ -17,7 +17,9 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, wait_until
+from tests.system.runs import TaskRun, needs_watchers, wait_until
+
+pytestmark = needs_watchers
 
 #: How many jobs end while the triggerer is killed twice.
 MANY = 1_000

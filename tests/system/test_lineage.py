@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.openlineage_schema import check_event
-from tests.system.conftest import DAGS, Notes, settings_of
+from tests.system.conftest import DAGS_FOLDER, Notes, ThisAirflow, settings_of, wait_for_dags, where_dags_are
 from tests.system.runs import TaskRun, wait_until
 
 
@@ -25,14 +24,12 @@ def telling(
     """An Airflow that prints lineage: what the others run with sends none."""
     postgres.psql("CREATE DATABASE lineage;")
     settings = settings_of(postgres.get_uri("lineage"), simulator)
+    settings |= where_dags_are(tmp_path_factory.mktemp("recipes"))
     settings["AIRFLOW__OPENLINEAGE__TRANSPORT"] = '{"type": "console"}'
     home = tmp_path_factory.mktemp("lineage")
-    with LocalAirflow(home, dags=Path(__file__).parent / "dags", env=settings) as airflow:
+    with ThisAirflow(home, dags=DAGS_FOLDER, env=settings) as airflow:
         add_connection(airflow, "planasonix_default", simulator.airflow_connection())
-        wait_until(
-            lambda: {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]} >= DAGS,
-            "the DAGs are there",
-        )
+        wait_for_dags(airflow)
         yield airflow
 
 

@@ -70,7 +70,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         add_connection(airflow, "planasonix_many", simulator.airflow_connection())
         # What the triggerer has loaded for others before is not to be left out of its bill.
         airflow.restart("triggerer")
-        wait_until(lambda: airflow.api("GET", "monitor/health")["triggerer"]["status"] == "healthy", "it is back")
+        wait_until(lambda: airflow.health()["triggerer"]["status"] == "healthy", "it is back")
         time.sleep(2 * INTERVAL)
         computed = cpu_seconds(airflow, "triggerer")
         time.sleep(WATCHED)

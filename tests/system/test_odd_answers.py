@@ -11,8 +11,8 @@ from planasonix_provider.api.models import SyncBody
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.conftest import Notes
-from tests.system.runs import WAYS, TaskRun, wait_until
-from tests.system.test_events import heard, wait_until_watched
+from tests.system.runs import WAYS, TaskRun, needs_watchers, wait_until
+from tests.system.test_events import payloads, wait_until_watched
 
 NAMES = ("conn_nul_patient", "conn_nul_failed", "conn_nul_loaded")
 #: What the other task waits for: long enough for the triggerer to have died before.
@@ -64,16 +64,17 @@ def test_a_nul_in_a_response_does_not_end_the_triggerer(airflow: LocalAirflow, o
     assert airflow.processes["triggerer"].poll() is None
 
 
+@needs_watchers
 @pytest.mark.timeout(900)
 def test_an_unreadable_row_does_not_stop_a_watcher(airflow: LocalAirflow, note: Notes) -> None:
     with Simulator(api_key=API_KEY, connections=["conn_events_react"], rate_limit=1_000_000) as simulator:
         simulator.fail("odd", route="list_jobs", times=None, fields={"id": "job_odd", "error": {"message": 7}})
         add_connection(airflow, "planasonix_events", simulator.airflow_connection())
         wait_until_watched(simulator)
-        before = len(heard(airflow, "events_react"))
+        before = len(payloads(airflow, "events_react"))
         job = simulator.workspace.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1"))
-        payloads = wait_until(lambda: heard(airflow, "events_react")[before:], "the asset hears of the job")
-        assert [payload["job_id"] for payload in payloads] == [job.id]
+        later = wait_until(lambda: payloads(airflow, "events_react")[before:], "the asset has an event of the job")
+        assert [payload["job_id"] for payload in later] == [job.id]
         looks = [request for request in simulator.requests if request.path.endswith("/job_odd")]
         wait_until_watched(simulator)
         note(f"{len(looks)} looks at the row that cannot be read")

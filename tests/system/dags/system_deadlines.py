@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
-from airflow.sdk import DAG
 
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 

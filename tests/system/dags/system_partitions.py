@@ -21,7 +21,10 @@ PAST: dict[str, Any] = {
 }
 replayed = planasonix_asset(connection_id="conn_demo_43", table="public.orders", host=HOST)
 
-with DAG(dag_id="on_any_replay", schedule=[replayed], is_paused_upon_creation=False, catchup=False):
+start_date = PAST["start_date"]  # needed by Airflow 2
+with DAG(
+    dag_id="on_any_replay", schedule=[replayed], start_date=start_date, is_paused_upon_creation=False, catchup=False
+):
 
     @task
     def react() -> None:

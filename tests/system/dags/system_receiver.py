@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, task
@@ -10,7 +11,9 @@ from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 
 SECRET = "variable:system_webhook_secret"
 
-with DAG("webhook_received", schedule=[Asset("system_orders_ready")], is_paused_upon_creation=False):
+ready = Asset("system_orders_ready")
+start_date = datetime(2025, 1, 1, tzinfo=UTC)  # needed by Airflow 2
+with DAG("webhook_received", schedule=[ready], start_date=start_date, is_paused_upon_creation=False):
 
     @task
     def receive(triggering_asset_events: Any = None) -> None:
