@@ -1,4 +1,4 @@
-"""What differs between the versions of Airflow's REST API. All other routes are the same: ``LocalAirflow.api()``."""
+"""Clients of those routes of Airflow's REST API that differ between its versions."""
 
 from __future__ import annotations
 

@@ -143,10 +143,14 @@ class TaskRun:
         return self.airflow.api("GET", self._instance)
 
     @property
+    def began_at(self) -> datetime:
+        """The time of the first line of its log: Airflow's own start date changes when a sensor is rescheduled."""
+        return min(line.timestamp for line in self._log_lines() if line.timestamp)
+
+    @property
     def seconds(self) -> float:
-        """The duration since the first line of its log: Airflow's own restarts when a sensor is rescheduled."""
-        began = min(line.timestamp for line in self._log_lines() if line.timestamp)
-        return (datetime.fromisoformat(self.details()["end_date"]) - began).total_seconds()
+        """The duration since the first line of its log."""
+        return (datetime.fromisoformat(self.details()["end_date"]) - self.began_at).total_seconds()
 
     def wait_for(self, state: str, timeout: float = TIMEOUT_SECONDS) -> None:
         """Wait until the task is in a state, or has ended in another."""
@@ -160,7 +164,7 @@ class TaskRun:
             victim.kill()
 
     def mark(self, state: str) -> None:
-        """Give the task a state, as a person does."""
+        """Set the task's state, as a person does."""
         rest_of(self.airflow).set_state(self._instance, state)
 
     def mark_failed(self) -> None:
