@@ -36,8 +36,9 @@ AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
 export UV_PYTHON_DOWNLOADS := never
-# Settings of another Airflow or Python in the user's shell must not change what runs here.
-$(foreach name,$(filter AIRFLOW_% PYTHONPATH PYTHONHOME,$(.VARIABLES)),$(eval unexport $(name)))
+# Settings of another Airflow or Python in the user's shell must not change what runs here. Without PYTHONDONTWRITEBYTECODE,
+# which images of containers set, each process would compile Airflow again.
+$(foreach name,$(filter AIRFLOW_% PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE,$(.VARIABLES)),$(eval unexport $(name)))
 # Without it, every import of Airflow creates a folder in the user's home.
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 # Requests to this machine use no proxy.
