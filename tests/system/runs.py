@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -53,6 +54,9 @@ SIGNS_OF_LIFE = (
 #: Airflow needs a few seconds for most steps on an idle machine.
 TIMEOUT_SECONDS = 180.0
 
+#: A scheduler creates what is due in each of its loops, about once a second.
+SETTLE_SECONDS = 5
+
 WAYS = ("on_a_worker", "deferred")
 #: The state of a task that waits for its job.
 WAITING_STATE = {"on_a_worker": "running", "deferred": "deferred"}
@@ -91,6 +95,19 @@ def count_polls(simulator: Simulator, work_id: str) -> int:
 def dag_runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
     """The runs of a DAG, in the order in which they were created."""
     return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=200&order_by=id")["dag_runs"])
+
+
+def runs_by_key(airflow: LocalAirflow, dag_id: str) -> Counter[tuple[str | None, str]]:
+    """Count the runs of a DAG by partition key and state."""
+    return Counter((run.get("partition_key"), run["state"]) for run in dag_runs(airflow, dag_id))
+
+
+def expect_runs(airflow: LocalAirflow, dag_id: str, keys: list[str], timeout: float = TIMEOUT_SECONDS) -> None:
+    """Wait until each key has as many successful runs as it is named, and check that there is no other run."""
+    expected = Counter((key, "success") for key in keys)
+    wait_until(lambda: runs_by_key(airflow, dag_id) >= expected, f"{dag_id} runs for {keys}", timeout)
+    time.sleep(SETTLE_SECONDS)
+    assert runs_by_key(airflow, dag_id) == expected
 
 
 def create_backfill(airflow: LocalAirflow, dag_id: str, first: str, last: str, *options: str) -> None:

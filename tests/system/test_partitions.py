@@ -14,27 +14,22 @@ from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.simulator import Simulator
 from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
-from tests.system.runs import AIRFLOW, TIMEOUT_SECONDS, TaskRun, create_backfill, dag_runs, needs_partitions, wait_until
+from tests.system.runs import (
+    AIRFLOW,
+    SETTLE_SECONDS,
+    TaskRun,
+    create_backfill,
+    dag_runs,
+    expect_runs,
+    needs_partitions,
+    runs_by_key,
+    wait_until,
+)
 
 REPLAYED = [f"2024-{day}" for day in ("02-26", "02-27", "02-28", "02-29", "03-01", "03-02", "03-03")]
 WEEK = [f"2024-03-{day:02}T00:00:00" for day in range(4, 11)]
 #: How long each job of a backfill takes in which the triggerer is killed.
 KILLED_SECONDS = 15
-#: A scheduler creates what is due in each of its loops, about once a second.
-SETTLE_SECONDS = 5
-
-
-def runs_by_key(airflow: LocalAirflow, dag_id: str) -> Counter[tuple[str | None, str]]:
-    """Count the runs of a DAG by partition key and state."""
-    return Counter((run.get("partition_key"), run["state"]) for run in dag_runs(airflow, dag_id))
-
-
-def expect_runs(airflow: LocalAirflow, dag_id: str, keys: list[str], timeout: float = TIMEOUT_SECONDS) -> None:
-    """Wait until each key has as many successful runs as it is named, and check that there is no other run."""
-    expected = Counter((key, "success") for key in keys)
-    wait_until(lambda: runs_by_key(airflow, dag_id) >= expected, f"{dag_id} runs for {keys}", timeout)
-    time.sleep(SETTLE_SECONDS)
-    assert runs_by_key(airflow, dag_id) == expected
 
 
 def unpause(airflow: LocalAirflow, *dag_ids: str) -> None:

@@ -24,14 +24,15 @@ from dev.local_airflow import LocalAirflow, add_connection
 from dev.processes import end, free_port, start
 from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from planasonix_provider.simulator import Simulator
-from tests.system.components import megabytes
+from tests.system.components import kill_process_tree, megabytes
 from tests.system.conftest import Notes
-from tests.system.runs import AIRFLOW, TaskRun, wait_until
+from tests.system.runs import AIRFLOW, TaskRun, expect_runs, needs_partitions, runs_by_key, wait_until
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no API server for the receiver")
 
 NAME = "system_orders"
 ASSET = "system_orders_ready"
+SECRET_IN = "variable:system_webhook_secret"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Receiver:
 @pytest.fixture(scope="module")
 def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServer) -> Iterator[Receiver]:
     """A subscription that a task has made, and a receiver that reads the secret where the task has put it."""
-    extra = {"asset": ASSET, "kept_in": "variable:system_webhook_secret"}
+    extra = {"asset": ASSET, "kept_in": SECRET_IN}
     add_connection(airflow, NAME, {"conn_type": "planasonix_webhook", "extra": extra})
     url = f"{airflow.url}/planasonix/webhook/{NAME}"
     TaskRun.start(airflow, "webhook_subscription", url=url).task("subscribe").wait_for("success")
@@ -109,13 +110,13 @@ def is_there(url: str) -> bool:
         return False
 
 
-def a_delivery(event_id: str) -> bytes:
+def a_delivery(event_id: str, status: str = "succeeded", timestamp: str = "2025-03-27T14:30:02Z") -> bytes:
     event = {
         "id": event_id,
-        "type": "job.succeeded",
-        "timestamp": "2025-03-27T14:30:02Z",
+        "type": f"job.{status}",
+        "timestamp": timestamp,
         "job_id": f"job_{event_id}",
-        "data": {"status": "succeeded"},
+        "data": {"status": status},
     }
     return json.dumps(event).encode()
 
@@ -135,6 +136,33 @@ def test_a_job_that_ends_starts_the_dag(receiver: Receiver, connection_id: str, 
         wait_until(lambda: receiver.runs()[0]["state"] == "success", "the DAG run is over")
     note(f"from the end of a job to the start of the DAG: {', '.join(f'{seconds:.2f}' for seconds in took)} s")
     assert sorted(took)[len(took) // 2] < 2
+
+
+@needs_partitions
+def test_deliveries_start_the_dag_of_the_day_on_which_a_job_ended(receiver: Receiver, note: Notes) -> None:
+    extra = {"asset": "system_orders_by_day", "kept_in": SECRET_IN, "partition_by": "day"}
+    berlin = {"partition_timezone": "Europe/Berlin", "partition_key_format": "%Y-%m-%d"}
+    add_connection(receiver.airflow, "system_days", {"conn_type": "planasonix_webhook", "extra": extra | berlin})
+
+    def deliver(event_id: str, *event: str) -> None:
+        content = a_delivery(event_id, *event)
+        url = receiver.url.replace(NAME, "system_days")
+        answer = httpx.post(url, content=content, headers=receiver.headers(content), timeout=30)
+        assert answer.status_code == 204
+
+    for _ in range(2):  # Planasonix delivers at least once
+        deliver("evt_before_midnight", "succeeded", "2025-03-27T22:59:59Z")
+        deliver("evt_after_midnight", "failed", "2025-03-27T23:00:00Z")
+        # A job that has not ended has no day, and its event no key.
+        deliver("evt_started", "started", "2025-03-26T10:00:00Z")
+    expect_runs(receiver.airflow, "webhook_received_by_day", ["2025-03-27", "2025-03-28"])
+    kill_process_tree(receiver.airflow, "api-server")
+    receiver.airflow.restart("api-server")
+    wait_until(lambda: is_there(f"{receiver.airflow.url}/api/v2/monitor/health"), "the API server answers again")
+    deliver("evt_before_midnight", "succeeded", "2025-03-27T22:59:59Z")
+    deliver("evt_next_day", "cancelled", "2025-03-29T02:00:00Z")
+    expect_runs(receiver.airflow, "webhook_received_by_day", ["2025-03-27", "2025-03-28", "2025-03-29"])
+    note(f"webhook_received_by_day: {sorted(runs_by_key(receiver.airflow, 'webhook_received_by_day').items())}")
 
 
 def test_a_rotation_loses_no_delivery(receiver: Receiver, connection_id: str) -> None:

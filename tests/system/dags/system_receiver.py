@@ -21,6 +21,20 @@ with DAG("webhook_received", schedule=[ready], start_date=start_date, is_paused_
 
     receive()
 
+try:
+    from airflow.sdk import PartitionedAssetTimetable
+except ImportError:
+    pass  # Airflow before 3.3 has no partitions.
+else:
+    by_day = PartitionedAssetTimetable(assets=Asset("system_orders_by_day"))
+    with DAG("webhook_received_by_day", schedule=by_day, is_paused_upon_creation=False):
+
+        @task
+        def print_day(dag_run: Any = None) -> None:
+            print("Received", dag_run.partition_key)
+
+        print_day()
+
 with DAG("webhook_subscription", schedule=None, params={"url": None}, is_paused_upon_creation=False):
     subscribe = PlanasonixWebhookOperator(
         task_id="subscribe",
