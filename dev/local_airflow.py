@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,7 +74,7 @@ class LocalAirflow:
     it, so that another version can be run than the caller's.
     """
 
-    components = ("api-server", "scheduler", "dag-processor", "triggerer")
+    components: Collection[str] = ("api-server", "scheduler", "dag-processor", "triggerer")
     health_path = "/api/v2/monitor/health"
     api_path = "/api/v2"
 

