@@ -47,7 +47,7 @@ def test_a_nul_in_a_response_does_not_end_the_triggerer(airflow: LocalAirflow, o
     odd.fail("odd", route="get_job", times=None, fields={"metadata": {"mine": "\0", **FOREIGN}, **FOREIGN})
     failed.wait_for("failed")
     odd.faults.clear()
-    assert "failed: disk\ufffdfull: The disk is\ufffdfull." in failed.log()
+    assert "Job failed: disk\ufffdfull: The disk is\ufffdfull (job" in failed.log()
 
     odd.plan("conn_nul_failed", outcome="failed", running_seconds=3)
     long = start(airflow, "deferred", "conn_nul_failed")
