@@ -39,7 +39,7 @@ with DAG("upgraded", start_date=datetime(2025, 1, 1), schedule=None, is_paused_u
     ).expand(connection_id={CONNECTIONS})
 """
 #: What parses DAGs and runs tasks.
-WORKERS = ThisAirflow.components[:3]
+WORKERS = tuple(ThisAirflow.components)[:3]
 TRIGGERER = ("triggerer",)
 
 
@@ -70,7 +70,7 @@ def other_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class MixedAirflow(ThisAirflow):
+class MixedAirflow(ThisAirflow):  # type: ignore[valid-type]
     """An Airflow whose components may run the other release."""
 
     def __init__(self, home: Path, *, dags: Path, env: dict[str, str], other_release: Path) -> None:
@@ -80,7 +80,7 @@ class MixedAirflow(ThisAirflow):
 
     def use(self, components: Sequence[str], *, is_new: bool) -> None:
         """Start these components, or start them again, with one of the releases."""
-        self.env = {name: value for name, value in self.env.items() if name != "PYTHONPATH"}
+        self.env: dict[str, str] = {name: value for name, value in self.env.items() if name != "PYTHONPATH"}
         if not is_new:
             self.env["PYTHONPATH"] = self._other_release
         for name in components:
