@@ -72,9 +72,10 @@ ONE_SLOT = "one_slot"
 RUN_TIMEOUT = timedelta(seconds=45)
 TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(seconds=45)}
 
-# Not all versions of Airflow keep the name of the logger. Airflow 2 has jobs of its own: the processes that run tasks.
+# Not all versions of Airflow keep the name of the logger. In Airflow 2, processes that run tasks are jobs, too, and the
+# triggerer logs events.
 _OURS = re.compile(
-    r"(?!Running: |Job \d+: Subtask ).*(\b([Jj]ob|[Bb]ackfill)\b|Planasonix)|(Loaded|No sync) ", re.DOTALL
+    r"(?!Running: |Job \d+: Subtask |Trigger \S+ ).*(\b([Jj]ob|[Bb]ackfill)\b|Planasonix)|(Loaded|No sync) ", re.DOTALL
 )
 
 
@@ -210,7 +211,17 @@ class TaskRun:
     @property
     def has_started_trigger(self) -> bool:
         """Whether a triggerer runs the task's trigger: before that, Airflow cannot notify it of a kill."""
-        return any(re.fullmatch(r"trigger .* starting", line.event) for line in self._log_lines())
+        return self.trigger_starts > 0
+
+    @property
+    def trigger_starts(self) -> int:
+        """How often a triggerer has started a trigger of the task."""
+        if AIRFLOW < (3, 0):
+            # These triggerers log it only in their own logs.
+            name = re.escape(f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}")
+            logs = (path.read_text() for path in self.airflow.log("triggerer").parent.glob("*triggerer.log"))
+            return sum(len(re.findall(rf"trigger {name}/\d+ \(ID \d+\) starting", log)) for log in logs)
+        return sum(bool(re.fullmatch(r"trigger .* starting", line.event)) for line in self._log_lines())
 
     def triggerer(self) -> int | None:
         """The id of the triggerer that the task's trigger is assigned to."""

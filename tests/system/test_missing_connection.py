@@ -72,13 +72,10 @@ def test_waits_continue_without_their_connection_after_a_triggerer_restart(
 ) -> None:
     runs = start(airflow, simulator, connection_id, seconds=60)
     connection.delete()
+    before = runs["deferred"].trigger_starts
     kill_process_tree(airflow, "triggerer")
     airflow.restart("triggerer")
-    began = len([line for line in runs["deferred"].log().splitlines() if line.endswith(" starting")])
-    wait_until(
-        lambda: len([line for line in runs["deferred"].log().splitlines() if line.endswith(" starting")]) > began,
-        "the trigger begins anew",
-    )
+    wait_until(lambda: runs["deferred"].trigger_starts > before, "the trigger starts again")
     time.sleep(MISSING)
     connection.create()
     both_succeed_with_one_job(runs, simulator, connection_id, note)
