@@ -416,7 +416,16 @@ def test_a_task_without_heartbeats_keeps_its_job(
 # --- The API server ---
 
 
+@pytest.fixture
+def restarted_api_server(airflow: LocalAirflow) -> Iterator[None]:
+    """Start the API server again after a test that has failed without it."""
+    yield
+    if airflow.processes["api-server"].poll() is not None:
+        airflow.restart("api-server")
+
+
 @pytest.mark.skipif(AIRFLOW < (3, 0), reason="tasks of Airflow 2 use no API server")
+@pytest.mark.usefixtures("restarted_api_server")
 def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
@@ -427,8 +436,13 @@ def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     task = processes_of(run)[1]
     began = time.monotonic()
     kill_process_tree(airflow, "api-server")
-    wait_until(lambda: not is_alive(task), "Airflow kills the task")
-    note(f"the task's process ended {time.monotonic() - began:.1f} s after the API server")
+    if AIRFLOW >= (3, 1):
+        wait_until(lambda: not is_alive(task), "Airflow kills the task")
+        note(f"the task's process ended {time.monotonic() - began:.1f} s after the API server")
+    else:
+        # In Airflow 3.0, the supervisor itself fails, and the process goes on without it.
+        given_up = f"Marking task as UP_FOR_RETRY. dag_id={run.dag_id}"
+        wait_until(lambda: given_up in airflow.log("scheduler").read_text(), "the task is to be retried")
     assert not simulator.job(job_id).cancel_requested_at
     airflow.restart("api-server")
     wait_until(lambda: is_served(airflow), "the API server answers")
@@ -438,9 +452,10 @@ def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     assert f"Job {job_id}, which try 1 has started," in "\n".join(run.provider_log_lines(2))
     assert jobs_of(simulator, connection_id) == [job_id]
     assert not simulator.job(job_id).cancel_requested_at
-    told = [line for line in run.provider_log_lines() if "does not answer" in line]
-    note(f"at the end of try 1: {told}")
-    assert f"Job {job_id} is left to the retry" in told[0]
+    if AIRFLOW >= (3, 1):
+        told = [line for line in run.provider_log_lines() if "does not answer" in line]
+        note(f"at the end of try 1: {told}")
+        assert f"Job {job_id} is left to the retry" in told[0]
 
 
 def is_served(airflow: LocalAirflow) -> bool:
