@@ -72,11 +72,9 @@ ONE_SLOT = "one_slot"
 RUN_TIMEOUT = timedelta(seconds=45)
 TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(seconds=45)}
 
-# Not all versions of Airflow keep the name of the logger. In Airflow 2, processes that run tasks are jobs, too, and the
-# triggerer logs events.
-_OURS = re.compile(
-    r"(?!Running: |Job \d+: Subtask |Trigger \S+ ).*(\b([Jj]ob|[Bb]ackfill)\b|Planasonix)|(Loaded|No sync) ", re.DOTALL
-)
+# Not all versions of Airflow keep the name of the logger. In Airflow 2, the processes that run tasks are jobs, too.
+_OURS = re.compile(r"(.*\b([Jj]ob|[Bb]ackfill)\b|.*Planasonix|Loaded |No sync )", re.DOTALL)
+_AIRFLOWS = re.compile(r"Executing <|Failed to execute job \d|Job \d+: Subtask |Running: |Trigger \S+ ")
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = TIMEOUT_SECONDS, every: float = 0.1) -> T:
@@ -262,7 +260,11 @@ class TaskRun:
 
     def provider_log_lines(self, try_number: int = 1) -> list[str]:
         """The lines of a try's log that the provider wrote."""
-        return [line.event for line in self._log_lines(try_number) if _OURS.match(line.event)]
+        return [line.event for line in self._log_lines(try_number) if self._is_ours(line.event)]
+
+    @staticmethod
+    def _is_ours(event: str) -> bool:
+        return bool(_OURS.match(event)) and not _AIRFLOWS.match(event)
 
     def _log_lines(self, try_number: int = 1) -> list[LogLine]:
         return rest_of(self.airflow).log_lines(self._path, try_number, self.map_index)

@@ -50,7 +50,7 @@ def test_a_job_sensor_behaves_the_same_in_every_mode(airflow: LocalAirflow, simu
     silent: list[str] = []
     for mode in SENSOR_MODES:
         conf = {}
-        for name, outcome, seconds in (("good", "succeeded", 30), ("bad", "failed", 30), ("long", "succeeded", 300)):
+        for name, outcome, seconds in (("good", "succeeded", 60), ("bad", "failed", 60), ("long", "succeeded", 300)):
             connection_id = f"conn_{name}_for_{mode}"
             simulator.workspace.add_connection(connection_id)
             simulator.plan(connection_id, outcome=outcome, running_seconds=seconds)
