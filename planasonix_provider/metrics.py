@@ -41,7 +41,8 @@ class Metric:
 
     def _send(self, method: str, value: float, tags: Tags) -> None:
         try:
-            if (stats := _find_stats()) is not None:
+            # Only Airflow's processes send metrics; others need not import it for them.
+            if "airflow" in sys.modules and (stats := _find_stats()) is not None:
                 # A missing tag is sent, too: Prometheus wants the same labels on all series of a metric.
                 safe = {name: _safe(tags.get(name) or "none") for name in self.tags}
                 getattr(stats, method)(self.name, self._convert(value), tags=safe)

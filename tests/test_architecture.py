@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -25,6 +27,9 @@ ROWS = [
     for packages, imports in re.findall(r"^\| (`.*?) \| .* \| (.*?) \|$", LAYOUT, re.MULTILINE)
 ]
 ORDER = {package: number for number, (packages, _) in enumerate(ROWS) for package in packages}
+
+#: The folders of tests that make test-fast runs.
+WITHOUT_AIRFLOW = re.findall(r"^WITHOUT_AIRFLOW := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
 
 #: Names that several modules may have, because the folder is the qualifier.
 COMMON_STEMS = {"__init__", "__main__", "base", "planasonix"}
@@ -81,8 +86,7 @@ def test_a_package_imports_what_the_table_says(packages: list[str], imports: lis
 
 
 def test_packages_whose_tests_run_on_one_airflow_import_none() -> None:
-    (listed,) = re.findall(r"^WITHOUT_AIRFLOW := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    packages = {f"{folder.removeprefix('tests/')}/" for folder in listed.split()}
+    packages = {f"{folder.removeprefix('tests/')}/" for folder in WITHOUT_AIRFLOW}
     files = [file for file in FILES if package_of(file) in packages]
     assert files
     importing = [
@@ -92,6 +96,16 @@ def test_packages_whose_tests_run_on_one_airflow_import_none() -> None:
         if any(name.split(".")[0] == "airflow" for name in _modules_of(node))
     ]
     assert not importing
+
+
+@pytest.mark.slow("starts pytest")
+def test_tests_that_run_on_one_airflow_import_none() -> None:
+    source = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]) or 'airflow' in sys.modules)"
+    arguments = ["-q", "--collect-only", "-p", "no:schemathesis", *WITHOUT_AIRFLOW]
+    run = subprocess.run(
+        [sys.executable, "-c", source, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-2_000:]
 
 
 def _modules_of(node: ast.AST) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,17 +19,21 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from planasonix_provider import metrics
+from planasonix_provider.api.models import Job, JobPage
 from planasonix_provider.simulator import Simulator
+from planasonix_provider.testing.travelled_clock import TravelledClock
+from planasonix_provider.waiting.poller import Poller
 from tests.support.scenarios import CONNECTION, sync
 from tests.support.statsd import Sample, StatsdServer, forgetting_stats, statsd_settings, use_logger
 from tests.support.task_runs import drive
+from tests.support.virtual_planasonix import Planasonix, polls
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "metrics.md").read_text()
 DASHBOARD = json.loads((DOCS / "grafana" / "planasonix.json").read_text())
 
 SEND = """
-import os
+import airflow, os
 from planasonix_provider import metrics
 tags = {"conn_id": "planasonix_default", "connection_id": "conn_01", "kind": "job"}
 metrics.JOB_STARTED.add(1, tags)
@@ -73,6 +79,41 @@ def test_a_clock_that_is_behind_makes_no_negative_duration(statsd: StatsdServer)
 def test_a_tag_that_would_break_a_line_is_made_safe(statsd: StatsdServer) -> None:
     metrics.REQUEST.add(1, {"conn_id": "eu,prod:1|c\n=/ä", "route": None, "status": ""})
     assert statsd.tags(metrics.REQUEST) == [{"conn_id": "eu_prod_1_c____", "route": "none", "status": "none"}]
+
+
+def test_each_round_of_polls_sends_the_number_of_waits_until_there_are_none(statsd: StatsdServer) -> None:
+    there = Planasonix()
+
+    async def main() -> None:
+        poller = Poller(there.connect, "planasonix_eu")
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(polls(poller, f"job_{number}", interval=10, number=number + 1))
+
+    TravelledClock().run(main())
+    samples = statsd.named(metrics.WAITS_DEFERRED)
+    assert [sample.value for sample in samples] == [3, 2, 1, 0]
+    assert {tuple(sample.tags.items()) for sample in samples} == {
+        (("conn_id", "planasonix_eu"), ("hostname", socket.gethostname()))
+    }
+
+
+@pytest.mark.parametrize(("number", "method"), [(3, "each"), (40, "lists")])
+def test_a_poll_of_all_due_waits_is_one_duration(statsd: StatsdServer, number: int, method: str) -> None:
+    jobs = [Job(id=f"job_{each}", status="running") for each in range(number)]
+    there = Planasonix(lists=lambda query: JobPage(data=jobs if query["status"] == "running" else []))
+
+    async def main() -> None:
+        poller = Poller(there.connect, "planasonix_eu")
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(polls(poller, job.id, interval=10, number=3))
+
+    TravelledClock().run(main())
+    # The last poll ends with the poller.
+    first, second, *_ = statsd.tags(metrics.POLL_DURATION)
+    assert first == second == {"conn_id": "planasonix_eu", "method": method}
+    assert len(statsd.tags(metrics.POLL_DURATION)) <= 3
 
 
 @pytest.fixture
@@ -130,8 +171,9 @@ def test_a_duration_that_is_too_long_breaks_no_task(statsd: StatsdServer) -> Non
 @pytest.mark.slow("starts processes")
 def test_without_metrics_nothing_is_imported_or_sent() -> None:
     source = (
-        "import sys; from planasonix_provider import metrics; assert not [m for m in sys.modules if 'airflow.' in m];"
-        "metrics.JOB_STARTED.add(1, {}); assert metrics._find_stats() is None;"
+        "import sys; from planasonix_provider import metrics;"
+        "metrics.JOB_STARTED.add(1, {}); assert 'airflow' not in sys.modules;"
+        "import airflow; metrics.JOB_STARTED.add(1, {}); assert metrics._find_stats() is None;"
         "assert not [m for m in sys.modules if m.startswith('statsd') or 'otel_logger' in m]"
     )
     subprocess.run([sys.executable, "-c", source], check=True)

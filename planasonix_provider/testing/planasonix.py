@@ -23,7 +23,8 @@ from planasonix_provider.testing.planned_starts import PlannedStarts
 from planasonix_provider.testing.skip_polls import skip_polls
 from planasonix_provider.testing.started_work import StartedWork, describe, describe_all, normalize, started_work
 from planasonix_provider.testing.task_run import GivenXComs, TaskRun, is_mapped, mapped_arguments, run_task
-from planasonix_provider.testing.time_travel import TravelledClock, travel_time
+from planasonix_provider.testing.time_travel import travel_time
+from planasonix_provider.testing.travelled_clock import TravelledClock
 
 #: The default duration of a sync or a backfill, and the time that it is queued before.
 DEFAULT_DURATION = timedelta(minutes=1)

@@ -21,7 +21,7 @@ from planasonix_provider.api.errors import (
 from planasonix_provider.api.models import BackfillBody
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from tests.conftest import API_KEY
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"

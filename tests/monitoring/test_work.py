@@ -14,7 +14,7 @@ from planasonix_provider.monitoring.api_reader import ApiReader
 from planasonix_provider.monitoring.details import read_backfill, read_job
 from planasonix_provider.monitoring.work import WorkQuery, list_work, work_row
 from planasonix_provider.simulator import Simulator
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 
 CONNECTION = "conn_1"
 

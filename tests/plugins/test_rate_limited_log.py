@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from planasonix_provider.plugins.rate_limited_log import INTERVAL_SECONDS, RateLimitedLog
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 
 log = logging.getLogger("planasonix.test")
 

@@ -28,7 +28,7 @@ from planasonix_provider.plugins.request_body import BodyReader, RefusedBodyErro
 from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookRequestBody
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from tests.plugins.conftest import ANOTHER_SECRET, SECRET, Assets, Deliver, body, headers, rows, to
 from tests.support.statsd import StatsdServer
 from tests.support.webhook_target import Receiver as WebhookTarget

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from planasonix_provider.testing import time_travel
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 
 __all__ = ["BEGAN", "TravelledClock", "steps_while_asleep", "travelling"]
 
@@ -22,7 +21,10 @@ def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iter
 
     :param monkeypatch: what the test has put in the place of others until here stays.
     """
-    with time_travel.travel_time(began) as travelled:
+    # It imports Airflow.
+    from planasonix_provider.testing.time_travel import travel_time
+
+    with travel_time(began) as travelled:
         yield travelled
 
 

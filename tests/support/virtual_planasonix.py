@@ -15,7 +15,7 @@ from planasonix_provider.api.client import AsyncClient, ClientConfig
 from planasonix_provider.api.errors import PlanasonixRateLimitError
 from planasonix_provider.api.models import Job, Page
 from planasonix_provider.api.rate_limiter import RateLimiter
-from planasonix_provider.waiting.poller import PollSubscription
+from planasonix_provider.waiting.poller import Poller, PollSubscription
 from tests.support.api_errors import api_error
 
 Answer = Job | Exception
@@ -89,3 +89,10 @@ def refused_once(retry_after: float) -> Callable[[str, str], Answer]:
     """Answer the first request with a 429."""
     refusals = [api_error(429, retry_after=retry_after)]
     return lambda key, path: refusals.pop() if refusals else Job(id="j", status="running")
+
+
+async def polls(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
+    """Return the next answers of a wait."""
+    async with poller.wait(routes.get_job(job_id), interval) as wait:
+        answers = all_answers(wait)
+        return [await answers.get() for _ in range(number)]

@@ -28,7 +28,7 @@ from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, Planason
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.testing.planasonix import use_simulator
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 
 ORDERS = "conn_orders"
 WINDOW = {"start_at": "2025-01-01", "end_at": "2025-02-01"}

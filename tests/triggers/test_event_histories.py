@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from planasonix_provider import state_store
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.triggers import cursor_store, events
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.watchers.completion_stream import MAX_POLL_INTERVAL_SECONDS, CompletionBatch, CompletionStream

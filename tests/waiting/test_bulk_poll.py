@@ -15,7 +15,7 @@ import pytest
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixTransportError, PlanasonixUnreadableError
 from planasonix_provider.api.models import Job, JobPage, Metrics, Page, PageInfo, PageMeta
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.waiting.bulk_poll import MAX_BACKOFF_SECONDS, RECHECK_AFTER_SECONDS
 from planasonix_provider.waiting.poller import Poller
 from tests.support.api_errors import api_error

@@ -9,7 +9,7 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixPermissionError, PlanasonixTransportError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.waiting.cancellation import CANCEL_TIMEOUT_SECONDS, cancel
 from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, WaitTarget
 from tests.support.api_errors import api_error

@@ -7,7 +7,7 @@ import pytest
 
 from planasonix_provider.api.errors import PlanasonixNotFoundError
 from planasonix_provider.api.models import Backfill, Job
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.waiting.result import failed_jobs
 from tests.support.api_errors import api_error
 from tests.support.memory_api import MemoryApi, fail_always

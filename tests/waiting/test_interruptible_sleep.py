@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from planasonix_provider import clock
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE_SECONDS, InterruptibleSleep
 
 

@@ -11,7 +11,7 @@ import pytest
 from planasonix_provider.api.errors import PlanasonixError, PlanasonixLostTrackError, PlanasonixPermissionError
 from planasonix_provider.api.errors import PlanasonixTransportError as Unreachable
 from planasonix_provider.api.models import Backfill, Job, Page
-from planasonix_provider.testing.time_travel import travel_time
+from planasonix_provider.testing.travelled_clock import travel_clock
 from planasonix_provider.waiting.lost_start_search import SEARCH_DELAY_SECONDS, MatchCriteria, find_one
 from tests.support.api_errors import api_error
 from tests.support.memory_api import MemoryApi, fail_always, fail_once
@@ -51,7 +51,7 @@ def find(
     there: MemoryApi, criteria: MatchCriteria = CRITERIA, warn: Callable[[str], object] = lambda line: None
 ) -> str | None:
     """Search and return the id of what was found."""
-    with travel_time(BEGAN) as travel:
+    with travel_clock(BEGAN) as travel:
         found = travel.run(
             find_one(there.send_async, criteria, warn=warn, sleep=asyncio.sleep, pauses=SEARCH_DELAY_SECONDS)
         )

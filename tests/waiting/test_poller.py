@@ -3,26 +3,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import socket
 import weakref
 from typing import Any
 
 import pytest
 
-from planasonix_provider import metrics
 from planasonix_provider.api import routes
 from planasonix_provider.api.errors import PlanasonixConfigurationError, PlanasonixError, PlanasonixRateLimitError
-from planasonix_provider.api.models import Job, JobPage, Metrics
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.api.models import Job, Metrics
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.waiting.poller import POLLERS, Poller, PollSubscription
-from tests.support.statsd import StatsdServer
-from tests.support.virtual_planasonix import Planasonix, all_answers, refused_once
-
-
-async def polls(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
-    async with poller.wait(routes.get_job(job_id), interval) as wait:
-        answers = all_answers(wait)
-        return [await answers.get() for _ in range(number)]
+from tests.support.virtual_planasonix import Planasonix, polls, refused_once
 
 
 def test_each_wait_is_polled_in_its_own_interval() -> None:
@@ -225,38 +216,3 @@ def test_goes_when_nobody_waits_and_takes_its_event_loop_with_it() -> None:
     loop = TravelledClock().run(main())
     gc.collect()
     assert loop() is None
-
-
-class TestMetrics:
-    def test_each_round_sends_the_number_of_waits_until_there_are_none(self, statsd: StatsdServer) -> None:
-        there = Planasonix()
-
-        async def main() -> None:
-            poller = Poller(there.connect, "planasonix_eu")
-            async with asyncio.TaskGroup() as group:
-                for number in range(3):
-                    group.create_task(polls(poller, f"job_{number}", interval=10, number=number + 1))
-
-        TravelledClock().run(main())
-        samples = statsd.named(metrics.WAITS_DEFERRED)
-        assert [sample.value for sample in samples] == [3, 2, 1, 0]
-        assert {tuple(sample.tags.items()) for sample in samples} == {
-            (("conn_id", "planasonix_eu"), ("hostname", socket.gethostname()))
-        }
-
-    @pytest.mark.parametrize(("number", "method"), [(3, "each"), (40, "lists")])
-    def test_a_poll_of_all_due_waits_is_one_duration(self, statsd: StatsdServer, number: int, method: str) -> None:
-        jobs = [Job(id=f"job_{each}", status="running") for each in range(number)]
-        there = Planasonix(lists=lambda query: JobPage(data=jobs if query["status"] == "running" else []))
-
-        async def main() -> None:
-            poller = Poller(there.connect, "planasonix_eu")
-            async with asyncio.TaskGroup() as group:
-                for job in jobs:
-                    group.create_task(polls(poller, job.id, interval=10, number=3))
-
-        TravelledClock().run(main())
-        # The last poll ends with the poller.
-        first, second, *_ = statsd.tags(metrics.POLL_DURATION)
-        assert first == second == {"conn_id": "planasonix_eu", "method": method}
-        assert len(statsd.tags(metrics.POLL_DURATION)) <= 3

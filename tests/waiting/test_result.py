@@ -12,7 +12,7 @@ from planasonix_provider.api.errors import (
 )
 from planasonix_provider.api.models import Backfill, Job, JobResults, JobWarning, TableResult
 from planasonix_provider.api.states import JOB_OVER
-from planasonix_provider.testing.time_travel import travel_time
+from planasonix_provider.testing.travelled_clock import travel_clock
 from planasonix_provider.waiting.result import WorkResult, explain, fetch_result
 from planasonix_provider.waiting.result_fetcher import ResultFetcher
 from planasonix_provider.waiting.targets import Work
@@ -32,11 +32,11 @@ class Task:
         self.fetcher = ResultFetcher(there.send_async, 10, lambda line: self.lines.append(f"! {line}"))
 
     def account_for(self, work: Work) -> WorkResult:
-        with travel_time(BEGAN) as travel:
+        with travel_clock(BEGAN) as travel:
             return travel.run(fetch_result(work, self.fetcher, job_url=url, info=self.lines.append))
 
     def explain(self, backfill: Backfill) -> WorkResult:
-        with travel_time(BEGAN) as travel:
+        with travel_clock(BEGAN) as travel:
             return travel.run(explain(backfill, self.fetcher, job_url=url))
 
 

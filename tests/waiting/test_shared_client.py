@@ -18,7 +18,7 @@ from planasonix_provider.api.errors import (
     PlanasonixTransportError,
 )
 from planasonix_provider.api.models import Job
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.waiting.shared_client import AsyncSend, RequestPriority, SharedClient, for_each, run_requests
 from tests.support.api_errors import api_error
 from tests.support.virtual_planasonix import Answer, Planasonix, refused_once

@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.watchers.broadcast import HANDOVER_SECONDS, Broadcast
 from planasonix_provider.watchers.completion_stream import CompletionBatch
 

@@ -11,7 +11,7 @@ import pytest
 
 from planasonix_provider import metrics
 from planasonix_provider.api.errors import PlanasonixPermissionError, PlanasonixServerError
-from planasonix_provider.testing.time_travel import TravelledClock
+from planasonix_provider.testing.travelled_clock import TravelledClock
 from planasonix_provider.watchers.completion_stream import (
     MAX_BACKFILL_INTERVAL_SECONDS,
     MAX_POLL_INTERVAL_SECONDS,
