@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -57,6 +58,17 @@ API_KEY = "plnx_test_4f8a1c0e9d"
 # would sleep for minutes in all. Not in a fixture, because tasks are also made while tests are collected.
 MIN_POLL_SECONDS = validators.MIN_POLL_SECONDS
 validators.MIN_POLL_SECONDS = 0.01
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[object]:
+    """Keep the garbage collector from what collecting creates: it lives until the end, and each look costs seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
