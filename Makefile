@@ -45,7 +45,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow dev test test-fast test-all test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev install test test-quick test-fast test-all test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -68,11 +68,17 @@ dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .ve
 WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
 QUICK_TESTS := -n auto -m 'not slow'
 
-test: lint ## check style and types, then run the quick tests on the newest Airflow; takes three minutes
+test: .venv/.installed $(LINT)/.installed ## check style and types, and run the quick tests on the newest Airflow; takes three minutes
+	@$(MAKE) --no-print-directory --jobs=2 lint test-quick
+
+# mypy uses one core, so it runs beside the tests.
+test-quick: .venv/.installed
 	$(PYTHON) -m pytest $(QUICK_TESTS)
 
 test-fast: .venv/.installed ## run the quick tests of what needs no Airflow; takes less than a minute
 	$(PYTHON) -m pytest $(QUICK_TESTS) -p no:schemathesis $(WITHOUT_AIRFLOW)
+
+install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ## install every Airflow, and the tools of .ci/run
 
 # Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
 # run on the newest.
