@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,13 @@ import psycopg2
 
 from dev.local_airflow import LocalAirflow
 from dev.local_airflow_2 import LocalAirflow2
+
+
+def run_airflow(airflow: LocalAirflow, *arguments: str) -> None:
+    """Run a command of Airflow's command line."""
+    command = [airflow.python, "-m", "airflow", *arguments]
+    done = subprocess.run(command, env=airflow.env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,10 @@ class Rest(ABC):
     @abstractmethod
     def set_state(self, task_instance: str, state: str) -> None:
         """Mark a task as a person does."""
+
+    @abstractmethod
+    def clear(self, dag_id: str, run_id: str, *, only_failed: bool) -> None:
+        """Clear the tasks of a DAG run."""
 
     @abstractmethod
     def xcom(self, task: str, key: str, map_index: int) -> Any:
@@ -75,6 +87,10 @@ class RestV2(Rest):
 
     def set_state(self, task_instance: str, state: str) -> None:
         self._api("PATCH", task_instance, {"new_state": state})
+
+    def clear(self, dag_id: str, run_id: str, *, only_failed: bool) -> None:
+        body = {"dag_run_id": run_id, "only_failed": only_failed, "dry_run": False}
+        self._api("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
     def xcom(self, task: str, key: str, map_index: int) -> Any:
         return self._api("GET", f"{task}/xcomEntries/{key}?map_index={map_index}")["value"]
@@ -119,6 +135,12 @@ class RestV1(Rest):
 
     def set_state(self, task_instance: str, state: str) -> None:
         self._api("PATCH", task_instance, {"new_state": state, "dry_run": False})
+
+    def clear(self, dag_id: str, run_id: str, *, only_failed: bool) -> None:
+        """Clear by a command: the route does not store the new state of a task that runs."""
+        date = self._api("GET", f"dags/{dag_id}/dagRuns/{run_id}")["logical_date"]
+        period = ["--start-date", date, "--end-date", date, *(["--only-failed"] if only_failed else [])]
+        run_airflow(self._airflow, "tasks", "clear", dag_id, "--yes", *period)
 
     def xcom(self, task: str, key: str, map_index: int) -> Any:
         return self._api("GET", f"{task}/xcomEntries/{key}?map_index={map_index}&stringify=false")["value"]

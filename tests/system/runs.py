@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.attempt import RECORD_KEY
-from tests.system.rest import LogLine, rest_of
+from tests.system.rest import LogLine, rest_of, run_airflow
 
 T = TypeVar("T")
 
@@ -112,9 +111,7 @@ def expect_runs(airflow: LocalAirflow, dag_id: str, keys: list[str], timeout: fl
 def create_backfill(airflow: LocalAirflow, dag_id: str, first: str, last: str, *options: str) -> None:
     """Let Airflow create the runs of a period."""
     period = ["--dag-id", dag_id, "--from-date", first, "--to-date", last]
-    command = [airflow.python, "-m", "airflow", "backfill", "create", *period, *options]
-    done = subprocess.run(command, env=airflow.env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_airflow(airflow, "backfill", "create", *period, *options)
 
 
 @dataclass(frozen=True)
@@ -196,8 +193,7 @@ class TaskRun:
         self.clear(only_failed=True)
 
     def clear(self, *, only_failed: bool = False) -> None:
-        body = {"dag_run_id": self.run_id, "only_failed": only_failed, "dry_run": False, "reset_dag_runs": True}
-        self.airflow.api("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
+        rest_of(self.airflow).clear(self.dag_id, self.run_id, only_failed=only_failed)
 
     def dag_run(self) -> dict[str, Any]:
         return self.airflow.api("GET", f"dags/{self.dag_id}/dagRuns/{self.run_id}")

@@ -271,6 +271,8 @@ def test_a_running_task_that_was_cleared_starts_again_once_it_is_marked_failed(
     wait_until(lambda: run.job(simulator).status == "cancelled", "the job is cancelled")
     assert run.state == "restarting"
     run.mark_failed()
+    # Otherwise, the scheduler could end the DAG run that the clear has just started again.
+    wait_until(lambda: run.dag_run_state == "failed", "the DAG run ends")
     run.clear()
     run.wait_for("success")
     tell(run, note)
