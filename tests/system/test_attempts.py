@@ -305,7 +305,8 @@ def test_a_cleared_sync_with_fewer_retries_loads_again(
 def test_on_conflict_wait_starts_after_the_conflicting_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    simulator.plan(connection_id, running_seconds=15)
+    # A busy machine needs half a minute to start the task.
+    simulator.plan(connection_id, running_seconds=40)
     in_the_way = simulator.workspace.start_sync(connection_id)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="wait")
     run.wait_for("success")
@@ -326,7 +327,7 @@ def test_on_conflict_wait_starts_after_the_conflicting_job(
 def test_on_conflict_attach_never_cancels_the_job(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    simulator.plan(connection_id, running_seconds=25)
+    simulator.plan(connection_id, running_seconds=60)
     other = simulator.workspace.start_sync(connection_id)
     attached = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
     killed = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="attach")
