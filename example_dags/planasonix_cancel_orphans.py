@@ -17,6 +17,7 @@ with DAG(
     start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    params={"older_than": "10m"},
     tags=["planasonix", "example"],
     doc_md=__doc__,
 ) as dag:
@@ -28,6 +29,6 @@ with DAG(
                 airflow-db-not-allowed*)
                     unset AIRFLOW__DATABASE__SQL_ALCHEMY_CONN AIRFLOW__CORE__SQL_ALCHEMY_CONN ;;
             esac
-            python -m planasonix_provider orphans --cancel --older-than 10m
+            python -m planasonix_provider orphans --cancel --older-than {{ params.older_than }}
         """,
     )
