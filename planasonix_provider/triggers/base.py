@@ -94,6 +94,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         # By the monotonic clock.
         self._started_at: float | None = None
+        self._is_late = False
         self._state: WaitState | None = None
 
     def target_arguments(self) -> dict[str, Any]:
@@ -112,6 +113,7 @@ class PlanasonixWaitTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event, even after an error: a trigger that raises fails its task without a reason."""
         self._started_at = monotonic()
+        self._is_late = self.deadline is not None and utcnow() >= self.deadline
         try:
             event = await self._wait()
         except asyncio.CancelledError:
@@ -169,7 +171,9 @@ class PlanasonixWaitTrigger(BaseTrigger):
         """Cancel the work. The task could not: there may be no worker for hours."""
         result: Work | PlanasonixError
         try:
-            result = await self._cancel(poller.client)
+            # A triggerer that has died since may have cancelled it, and has counted that.
+            before = await self._cancelled_before(poller.client) if self._is_late else None
+            result = before or await self._cancel(poller.client)
         except PlanasonixError as error:
             result = error
         return event.with_cancel_result(result, self._manual_cancel_hint)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from pytest_mock import MockerFixture
 
+from planasonix_provider import metrics
 from planasonix_provider.api.client import AsyncClient
 from planasonix_provider.api.errors import PlanasonixRateLimitError
 from planasonix_provider.api.rate_limiter import MAX_DELAY_SECONDS, rate_limiter_for
@@ -28,6 +29,7 @@ from planasonix_provider.triggers.planasonix import (
 from planasonix_provider.waiting import outages
 from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
+from tests.support.statsd import StatsdServer
 from tests.support.task_runs import Log, Run, context, deserialize_trigger, first_event, record
 from tests.support.time_travel import TravelledClock, travelling
 
@@ -201,6 +203,18 @@ def test_cancels_at_the_deadline_with_cancel_on_kill(simulator: Simulator) -> No
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert event["message"].endswith("It was asked to cancel.")
     assert simulator.jobs()[0].status in ("cancelling", "cancelled")
+
+
+@pytest.mark.parametrize("cancelling_seconds", [0, 60])
+def test_another_triggerer_repeats_and_counts_no_cancel(
+    simulator: Simulator, statsd: StatsdServer, cancelling_seconds: float
+) -> None:
+    simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=cancelling_seconds)
+    late = trigger(started(), deadline=datetime.now(UTC), cancel_on_kill=True, owned=True)
+    events = [event_of(deserialize_trigger(late)) for _ in range(2)]
+    assert [event.is_out_of_time for event in events] == [True, True]
+    assert [request.route for request in simulator.requests].count("cancel_job") == 1
+    assert len(statsd.named(metrics.JOB_CANCELLED)) == 1
 
 
 def test_polls_at_the_deadline_although_the_rate_limit_runs_short(simulator: Simulator) -> None:
