@@ -22,6 +22,7 @@ from planasonix_provider.monitoring.connections import (
     read_connections,
 )
 from planasonix_provider.monitoring.json_types import json_time
+from planasonix_provider.monitoring.named_connections import read_named_conn_ids
 from planasonix_provider.monitoring.receivers import read_receivers
 from planasonix_provider.monitoring.waiting_tasks import read_waiting_tasks, wait_row
 from planasonix_provider.waiting.loop_thread import run_in_loop_thread
@@ -47,7 +48,7 @@ def status(context: CommandContext) -> CommandResult:
 def _connections(conn_id: str) -> list[MonitoredConnection]:
     """Return all connections that Airflow can list, and one that may be in a secrets backend."""
     is_default = conn_id == ShellHook.default_conn_name
-    listed = read_connections(() if is_default else (conn_id,))
+    listed = read_connections(read_named_conn_ids() if is_default else (conn_id,))
     return list(listed.values()) or [read_connection(conn_id)]
 
 

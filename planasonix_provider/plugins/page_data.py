@@ -30,6 +30,7 @@ from planasonix_provider.monitoring.connections import (
 from planasonix_provider.monitoring.details import JobTables, read_backfill, read_job
 from planasonix_provider.monitoring.history import Charts, read_charts
 from planasonix_provider.monitoring.json_types import json_time
+from planasonix_provider.monitoring.named_connections import read_named_conn_ids
 from planasonix_provider.monitoring.orphan_listing import list_orphans
 from planasonix_provider.monitoring.orphan_rows import OrphanRow, orphan_row
 from planasonix_provider.monitoring.orphans import OrphanListing
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 RESPONSE_SECONDS, ROWS_SECONDS = 7.0, 2.0
 #: How many seconds the Airflow connections are used, and what Airflow's database says about receivers and tasks.
 CONNECTIONS_SECONDS = DATABASE_SECONDS = 8.0
+#: How many seconds the list of connections is used that only tasks name.
+NAMED_CONNECTIONS_SECONDS = 60.0
 #: How many seconds the charts are used, which take the longest queries.
 CHARTS_SECONDS = 60.0
 #: How many seconds the orphans are used, which may take many requests, and how long it may take to find them.
@@ -88,6 +91,8 @@ class PageData:
         self._refusals = refusals
         self._cache = PageCache(max_wait=MAX_WAIT_SECONDS)
         self._responses = PageCache(max_wait=None, max_entries=MAX_RESPONSES, max_stale=RESPONSE_SECONDS)
+        # Nobody waits for it: the other connections are known without it.
+        self._named_connections = PageCache(max_wait=0.0)
         self._readers: dict[str, ApiReader] = {}
         self._connections: dict[str, MonitoredConnection] = {}
         self._access_limiter = CapacityLimiter(ACCESS_THREADS)
@@ -109,8 +114,13 @@ class PageData:
         :raises Exception: if Airflow's database or a secrets backend does not answer.
         """
 
+        async def load_named() -> frozenset[str]:
+            return await self.query(read_named_conn_ids)
+
         async def load() -> dict[str, MonitoredConnection]:
-            return await to_thread.run_sync(read_connections, limiter=self._connection_limiter)
+            named = await self._named_connections.get("all", load_named, max_age=NAMED_CONNECTIONS_SECONDS)
+            further = named.value or frozenset()
+            return await to_thread.run_sync(partial(read_connections, further), limiter=self._connection_limiter)
 
         found = self._connections = (await self._get("connections", load, CONNECTIONS_SECONDS)).required_value
         for conn_id in self._readers.keys() - found.keys():

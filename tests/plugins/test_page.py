@@ -335,6 +335,25 @@ class TestWork:
             assert (await client.get(f"/planasonix/ui/{path}")).status_code == 404
 
 
+async def test_a_connection_of_a_secrets_backend_is_listed_while_a_task_uses_it(
+    app: FastAPI, simulator: Simulator, task_rows: TaskRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = {"planasonix_vault": simulator.airflow_connection()}
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"connections": connections}))
+    monkeypatch.setattr(page_data, "NAMED_CONNECTIONS_SECONDS", 0.0)
+    monkeypatch.setattr(page_data, "CONNECTIONS_SECONDS", 0.0)
+    async with log_in(app, "op") as client:
+        before = {row["conn_id"] for row in (await get_json(client, "overview"))["connections"]}
+        task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_1", planasonix_conn_id="planasonix_vault"))
+        while "planasonix_vault" not in (
+            after := {row["conn_id"]: row for row in (await get_json(client, "overview"))["connections"]}
+        ):
+            """The tasks are not read yet."""
+    assert "planasonix_vault" not in before
+    assert after["planasonix_vault"]["is_reachable"]
+
+
 class TestTwoWorkspaces:
     """Two Airflow connections of two workspaces, whose works have the same ids."""
 
