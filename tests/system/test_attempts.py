@@ -355,7 +355,7 @@ def start_behind_another(
 ) -> tuple[TaskRun, Job]:
     """Start a sync that meets a job which is younger than what is written down of its own start."""
     simulator.plan(connection_id, running_seconds=seconds)
-    simulator.fail("hang", route="trigger_sync", seconds=3)
+    simulator.fail("hang", route="trigger_sync", seconds=8)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict=on_conflict)
     wait_until(lambda: count_starts(simulator, connection_id), "the start is sent")
     return run, simulator.workspace.start_sync(connection_id)
