@@ -82,6 +82,25 @@ class PlanasonixPage:
         yield sent
         self.page.remove_listener("request", record)
 
+    def cancel(self, conn_id: str, job_id: str) -> None:
+        """Cancel a job as the button does."""
+        path = f"/planasonix/ui/jobs/{conn_id}/{job_id}/cancel"
+        assert self.page.request.post(path, headers={"X-Requested-With": "planasonix"}).ok
+
+    def record_pauses(self) -> None:
+        """Record from now on how long the tab's script blocks its user."""
+        self.page.evaluate(
+            "window.pauses = [];"
+            "new PerformanceObserver((list) => window.pauses.push(...list.getEntries().map((entry) => entry.duration)))"
+            ".observe({ type: 'longtask' })"
+        )
+
+    def longest_pause(self) -> float:
+        """Return the longest pause since the last call, in milliseconds."""
+        longest = float(self.page.evaluate("Math.max(0, ...window.pauses.splice(0))"))
+        print(f"Longest pause: {longest:.0f} ms")
+        return longest
+
     def let_pass(self, seconds: int, step: int = 1) -> None:
         """Let time pass for the page, with pauses in which responses arrive."""
         for _ in range(0, seconds, step):

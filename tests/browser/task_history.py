@@ -78,17 +78,18 @@ def _add(database: Connection, task_id: str, map_index: int, copy: _Copy) -> Non
         (task,) = cursor.fetchall()
         times = {"start_date": started_at, "end_date": copy.ended_at}
         changes = {"id": str(uuid4()), "map_index": map_index, "state": copy.state, "trigger_id": None}
-        _insert(cursor, "task_instance", task | times | changes)
+        insert(cursor, "task_instance", task | times | changes)
         cursor.execute("SELECT * FROM xcom WHERE task_id = %s AND map_index = -1", [task_id])
         xcoms = {xcom["key"]: xcom | {"map_index": map_index} for xcom in cursor.fetchall()}
-        _insert(cursor, "xcom", xcoms["job_id"] | {"key": key, "value": copy.work_id, "timestamp": started_at})
+        insert(cursor, "xcom", xcoms["job_id"] | {"key": key, "value": copy.work_id, "timestamp": started_at})
         if copy.result:
             result = xcoms["return_value"]
             value = result["value"] | copy.result | {"job_id": copy.work_id}
-            _insert(cursor, "xcom", result | {"value": value, "timestamp": copy.ended_at})
+            insert(cursor, "xcom", result | {"value": value, "timestamp": copy.ended_at})
 
 
-def _insert(cursor: RealDictCursor, table: str, row: dict[str, Any]) -> None:
+def insert(cursor: RealDictCursor, table: str, row: dict[str, Any]) -> None:
+    """Insert a row."""
     names = ", ".join(row)
     values = [
         Json(value) if isinstance(value, (dict, list)) or (name == "value") else value for name, value in row.items()
