@@ -29,6 +29,9 @@ with DAG(
                 airflow-db-not-allowed*)
                     unset AIRFLOW__DATABASE__SQL_ALCHEMY_CONN AIRFLOW__CORE__SQL_ALCHEMY_CONN ;;
             esac
-            python -m planasonix_provider orphans --cancel --older-than {{ params.older_than }}
+            python -m planasonix_provider orphans --cancel --older-than "$OLDER_THAN"
         """,
+        # A parameter inside the command could run any other command.
+        env={"OLDER_THAN": "{{ params.older_than }}"},
+        append_env=True,
     )

@@ -15,7 +15,9 @@ The summary ends with what was seen and measured. Airflow's logs stay for a whil
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -66,6 +68,7 @@ DAGS = {
         "ten_syncs",
         "twenty_syncs",
     ),
+    "planasonix_cancel_orphans",
     *("webhook_received", "webhook_rotation", "webhook_subscription"),
     *("on_any_replay", "backfilled_days"),
     *(f"planasonix_{recipe}" for recipe in RECIPES),
@@ -126,6 +129,8 @@ def settings_of(database: str, simulator: Simulator) -> dict[str, str]:
     return {
         # Assets are known when a DAG is parsed, and named after the host.
         "PLANASONIX_HOST": simulator.url.removeprefix("http://"),
+        # The BashOperator of an example runs the python of the worker.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("://", "+psycopg2://"),
         # The way to a host that does not exist is to end at its name, and not at a proxy.
@@ -138,7 +143,7 @@ def settings_of(database: str, simulator: Simulator) -> dict[str, str]:
 
 def where_dags_are(recipes: Path) -> dict[str, str]:
     """The DAGs folder, and a folder with the recipes alone: fewer files to parse than all examples are."""
-    for recipe in RECIPES:
+    for recipe in (*RECIPES, "cancel_orphans"):
         copy(EXAMPLE_DAGS / f"planasonix_{recipe}.py", recipes)
     if AIRFLOW < (3, 0):
         # Airflow 2 has one folder, and no watchers.
