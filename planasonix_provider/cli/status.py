@@ -47,8 +47,9 @@ def status(context: CommandContext) -> CommandResult:
 
 def _connections(conn_id: str) -> list[MonitoredConnection]:
     """Return all connections that Airflow can list, and one that may be in a secrets backend."""
-    is_default = conn_id == ShellHook.default_conn_name
-    listed = read_connections(read_named_conn_ids() if is_default else (conn_id,))
+    # The default connection may not exist.
+    given = set() if conn_id == ShellHook.default_conn_name else {conn_id}
+    listed = read_connections(read_named_conn_ids() | given)
     return list(listed.values()) or [read_connection(conn_id)]
 
 

@@ -41,7 +41,7 @@ async def for_each_connection(
             return some, NO_ANSWER
         except Exception as error:
             # Airflow's database may be away. That must not hide what the other connections have done.
-            log.warning("The orphaned jobs of Airflow connection %r cannot be handled.", conn_id, exc_info=True)
+            log.warning("The records of Airflow connection %r cannot be handled.", conn_id, exc_info=True)
             return some, f"{type(error).__name__}, see the log."
 
     return await asyncio.gather(*(act(conn_id, some) for conn_id, some in groups.items()))

@@ -91,7 +91,7 @@ def read_connection(conn_id: str) -> MonitoredConnection:
 
 
 def other_workspaces(settings: ConnectionSettings, connections: Iterable[MonitoredConnection]) -> frozenset[str]:
-    """Return the Airflow connections that certainly lead to another workspace. Two keys may be of the same one."""
+    """Return the Airflow connections with another host or organization. Keys of one host may be of one workspace."""
     here = settings.client_config
 
     def is_elsewhere(there: ClientConfig) -> bool:

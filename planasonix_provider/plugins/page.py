@@ -291,6 +291,9 @@ class _PageRoutes:
         readable = await self._readable_connections(access)
         if conn_id is None and readable:
             return next(iter(readable.values()))
+        if conn_id and conn_id not in readable:
+            await self._data.find_named(conn_id)
+            readable = await self._readable_connections(access)
         if conn_id not in readable:
             raise HTTPException(404, f"There is no Airflow connection {conn_id!r} of the type Planasonix.")
         return readable[conn_id]

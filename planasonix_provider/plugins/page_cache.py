@@ -70,10 +70,12 @@ class PageCache:
         # The keys that have expired since their loads began.
         self._expired: set[str] = set()
 
-    async def get(self, key: str, load: Callable[[], Awaitable[T]], *, max_age: float) -> PageCacheEntry[T]:
+    async def get(
+        self, key: str, load: Callable[[], Awaitable[T]], *, max_age: float, wait: bool = True
+    ) -> PageCacheEntry[T]:
         """Return the entry of a key, which was loaded at most ``max_age`` seconds ago.
 
-        It is older if the load fails or takes longer than a caller waits.
+        It is older if the load fails or takes longer than a caller waits. ``wait=False`` does not wait at all.
         """
         entry = self._use(key)
         if monotonic() - entry.tried_at <= max_age:
@@ -83,7 +85,7 @@ class PageCache:
                 return replace(entry, error=entry.error or TimeoutError("Too many queries at once."))
             task = self._loads[key] = asyncio.create_task(self._load(key, load))
         # Not cancelled after the timeout or with the request: other requests wait for it, too.
-        await asyncio.wait([task], timeout=self._max_wait)
+        await asyncio.wait([task], timeout=self._max_wait if wait else 0)
         return self._use(key)
 
     def values(self) -> dict[str, Any]:

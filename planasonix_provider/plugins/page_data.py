@@ -91,13 +91,12 @@ class PageData:
         self._refusals = refusals
         self._cache = PageCache(max_wait=MAX_WAIT_SECONDS)
         self._responses = PageCache(max_wait=None, max_entries=MAX_RESPONSES, max_stale=RESPONSE_SECONDS)
-        # Nobody waits for it: the other connections are known without it.
-        self._named_connections = PageCache(max_wait=0.0)
         self._readers: dict[str, ApiReader] = {}
         self._connections: dict[str, MonitoredConnection] = {}
         self._access_limiter = CapacityLimiter(ACCESS_THREADS)
         self._database_limiter = CapacityLimiter(DATABASE_THREADS)
         self._connection_limiter = CapacityLimiter(CONNECTION_THREADS)
+        self._named_limiter = CapacityLimiter(1)
         self._orphans_limiter = CapacityLimiter(1)
 
     async def ask(self, function: Callable[..., T], *args: Any) -> T:
@@ -114,18 +113,28 @@ class PageData:
         :raises Exception: if Airflow's database or a secrets backend does not answer.
         """
 
-        async def load_named() -> frozenset[str]:
-            return await self.query(read_named_conn_ids)
-
         async def load() -> dict[str, MonitoredConnection]:
-            named = await self._named_connections.get("all", load_named, max_age=NAMED_CONNECTIONS_SECONDS)
-            further = named.value or frozenset()
-            return await to_thread.run_sync(partial(read_connections, further), limiter=self._connection_limiter)
+            # The listed connections do not wait for the others.
+            named = await self._named_conn_ids(wait=False)
+            return await to_thread.run_sync(partial(read_connections, named), limiter=self._connection_limiter)
 
         found = self._connections = (await self._get("connections", load, CONNECTIONS_SECONDS)).required_value
         for conn_id in self._readers.keys() - found.keys():
             self._readers.pop(conn_id).close_later()
         return found
+
+    async def find_named(self, conn_id: str) -> None:
+        """Wait until it is known whether a task uses a connection, which :meth:`connections` does not wait for."""
+        if conn_id in await self._named_conn_ids(wait=True) and conn_id not in self._connections:
+            self._cache.expire("connections")
+
+    async def _named_conn_ids(self, *, wait: bool) -> frozenset[str]:
+        async def load() -> frozenset[str]:
+            # A secrets backend may be slow.
+            return await to_thread.run_sync(read_named_conn_ids, limiter=self._named_limiter)
+
+        entry = await self._get("named connections", load, NAMED_CONNECTIONS_SECONDS, wait=wait)
+        return entry.value or frozenset()
 
     async def connection_rows(self, connections: list[MonitoredConnection]) -> list[ConnectionRow]:
         """Return the rows of connections."""
@@ -302,7 +311,9 @@ class PageData:
         self._responses.expire(f"{conn_id} ")
         self._cache.expire("orphans")
 
-    async def _get(self, key: str, load: Callable[[], Awaitable[T]], max_age: float) -> PageCacheEntry[T]:
+    async def _get(
+        self, key: str, load: Callable[[], Awaitable[T]], max_age: float, *, wait: bool = True
+    ) -> PageCacheEntry[T]:
         async def load_and_log() -> T:
             try:
                 return await load()
@@ -314,7 +325,7 @@ class PageData:
                 log.debug("The reason:", exc_info=True)
                 raise
 
-        return await self._cache.get(key, load_and_log, max_age=max_age)
+        return await self._cache.get(key, load_and_log, max_age=max_age, wait=wait)
 
     def _send(self, reader: ApiReader, connection: MonitoredConnection) -> Any:
         """Return a function that returns responses, which all pages share."""

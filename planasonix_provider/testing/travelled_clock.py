@@ -1,4 +1,4 @@
-"""The clock of travelled time, for code that imports no Airflow. Nor does this module."""
+"""The clock of travelled time. This module imports no Airflow."""
 
 from __future__ import annotations
 

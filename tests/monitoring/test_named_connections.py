@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from planasonix_provider.monitoring.named_connections import read_named_conn_ids
@@ -8,18 +10,34 @@ from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.task_rows import TaskRows
 
 
+@pytest.fixture(autouse=True)
+def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secrets backend with two connections, one of which is not of the type Planasonix."""
+    connections = {"planasonix_vault": {"conn_type": "planasonix"}, "postgres_vault": {"conn_type": "postgres"}}
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
+    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"connections": connections}))
+
+
 def test_a_waiting_task_names_its_connection(task_rows: TaskRows) -> None:
     assert read_named_conn_ids() == frozenset()
     task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_1", planasonix_conn_id="planasonix_vault"))
     assert read_named_conn_ids() == {"planasonix_vault"}
 
 
-@pytest.mark.parametrize(
-    ("state", "is_named"), [("running", True), ("up_for_retry", True), ("failed", False), ("success", False)]
-)
-def test_a_record_names_its_connection_until_the_task_is_over(
-    airflow_tasks: AirflowTasks, state: str, is_named: bool
-) -> None:
+@pytest.mark.parametrize("state", ["running", "up_for_retry", "failed"])
+def test_a_record_names_its_connection(airflow_tasks: AirflowTasks, state: str) -> None:
     key = airflow_tasks.add(key_of(), state)
     airflow_tasks.store(record_of(key, "job_1", planasonix_conn_id="planasonix_vault"))
-    assert bool(read_named_conn_ids()) is is_named
+    assert read_named_conn_ids() == {"planasonix_vault"}
+
+
+def test_the_record_of_a_job_that_must_run_on_names_nothing(airflow_tasks: AirflowTasks) -> None:
+    key = airflow_tasks.add(key_of(), "failed")
+    airflow_tasks.store(record_of(key, "job_1", planasonix_conn_id="planasonix_vault", cancel_on_kill=False))
+    assert read_named_conn_ids() == frozenset()
+
+
+@pytest.mark.parametrize("conn_id", ["postgres_vault", "missing", "planasonix_default"])
+def test_only_planasonix_connections_that_cannot_be_listed_are_named(task_rows: TaskRows, conn_id: str) -> None:
+    task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_1", planasonix_conn_id=conn_id))
+    assert read_named_conn_ids() == frozenset()
