@@ -8,7 +8,9 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -59,6 +61,13 @@ class Prometheus:
             folder / "prometheus.log",
         )
 
+    @property
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/-/ready", timeout=60).is_success
+        except httpx.TransportError:
+            return False
+
     def get(self, path: str, **params: str) -> Any:
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=params, timeout=60)
         assert answer.is_success, answer.text
@@ -98,23 +107,39 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), address)
             try:
                 deadline = time.monotonic() + 120
-                while not _has_grown(prometheus):
+                while not (prometheus.is_ready and _has_grown(prometheus)):
                     assert time.monotonic() < deadline
                     assert prometheus.process.poll() is None
                     # Scrapes are in real time.
                     time.sleep(0.5)
                     send_all()
-                yield prometheus
+                with _sending_on():
+                    yield prometheus
             finally:
                 end(prometheus.process)
-    statsd.close()
+                statsd.close()
 
 
 def _has_grown(prometheus: Prometheus) -> bool:
+    return any(value > 3 for value in prometheus.query("increase(airflow_planasonix_job_started[20s])"))
+
+
+@contextmanager
+def _sending_on() -> Iterator[None]:
+    """Send each metric twice a second, because the queries look at the last seconds."""
+    is_over = Event()
+
+    def send() -> None:
+        while not is_over.wait(0.5):
+            send_all()
+
+    thread = Thread(target=send)
+    thread.start()
     try:
-        return any(value > 3 for value in prometheus.query("increase(airflow_planasonix_job_started[20s])"))
-    except httpx.TransportError:
-        return False
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("panel", PANELS)
