@@ -36,7 +36,7 @@ AXE := .browser/node_modules/axe-core/axe.min.js
 PORT := 8080
 
 export UV_PYTHON_DOWNLOADS := never
-# Settings of another Airflow or Python in the user's shell must not change what runs here. Without PYTHONDONTWRITEBYTECODE,
+# Settings of another Airflow or Python in the user's shell must not change what runs here. With PYTHONDONTWRITEBYTECODE,
 # which images of containers set, each process would compile Airflow again.
 $(foreach name,$(filter AIRFLOW_% PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE,$(.VARIABLES)),$(eval unexport $(name)))
 # Without it, every import of Airflow creates a folder in the user's home.
@@ -78,7 +78,7 @@ test-quick: .venv/.installed
 test-fast: .venv/.installed ## run the quick tests of what needs no Airflow; takes less than a minute
 	$(PYTHON) -m pytest $(QUICK_TESTS) -p no:schemathesis $(WITHOUT_AIRFLOW)
 
-install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ## install every Airflow, and the tools of .ci/run
+install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ## install every Airflow, and the tools of make lint and make docs
 
 # Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
 # run on the newest.
