@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dev.local_airflow import LocalAirflow
+from dev.local_airflow import LocalAirflow, LocalAirflowError
 
 _OPEN_TO_ALL = 'AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = True\n'
 
@@ -46,6 +46,8 @@ class LocalAirflow2(LocalAirflow):
         existing = self.request("PATCH", f"{kind}/{entity[key]}", entity)
         if existing.status_code == 404:
             self.api("POST", kind, entity)
+        elif existing.is_error:
+            raise LocalAirflowError(f"PATCH {kind} was answered with {existing.status_code}: {existing.text}")
 
     def _headers(self) -> dict[str, str]:
         return {}

@@ -45,14 +45,16 @@ def many_tasks(
             changes = {"id": str(uuid4()), "map_index": FIRST_ORPHAN + number, **state}
             insert(cursor, "task_instance", task | changes)
             _add_record(cursor, task | changes, job_id, planasonix_conn_id)
-    yield
-    with psycopg2.connect(database) as connection, connection.cursor() as cursor:
-        cursor.execute("DELETE FROM task_instance WHERE map_index >= %s", [FIRST_WAIT])
-        cursor.execute('DELETE FROM "trigger" WHERE id > %s', [trigger["id"] + 100_000 - 1])
-        if _has_state_store(cursor):
-            cursor.execute("DELETE FROM task_state_store WHERE map_index >= %s", [FIRST_WAIT])
-        else:
-            cursor.execute("DELETE FROM variable WHERE description = %s", [task_id])
+    try:
+        yield
+    finally:
+        with psycopg2.connect(database) as connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM task_instance WHERE map_index >= %s", [FIRST_WAIT])
+            cursor.execute('DELETE FROM "trigger" WHERE id > %s', [trigger["id"] + 100_000 - 1])
+            if _has_state_store(cursor):
+                cursor.execute("DELETE FROM task_state_store WHERE map_index >= %s", [FIRST_WAIT])
+            else:
+                cursor.execute("DELETE FROM variable WHERE description = %s", [task_id])
 
 
 def _add_record(cursor: RealDictCursor, task: dict[str, Any], job_id: str, planasonix_conn_id: str) -> None:

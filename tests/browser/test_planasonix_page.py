@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from dev.local_airflow import RECEIVER, LocalAirflow, add_connection
 from dev.processes import end, free_port
+from planasonix_provider.plugins.page_data import RESPONSE_SECONDS
 from planasonix_provider.secret_stores.stored_secret import StoredSecret
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.plans import BackfillPlanChanges
@@ -38,10 +39,10 @@ pytestmark = pytest.mark.timeout(900)
 # High enough for the whole page: axe cannot judge what has to be scrolled to.
 SIZES: tuple[ViewportSize, ...] = ({"width": 1440, "height": 5000}, {"width": 390, "height": 16000})
 TYPICAL: ViewportSize = {"width": 1440, "height": 900}
-#: A person does not notice shorter pauses.
+#: On an idle machine, pauses are shorter than a person notices. Two busy cores need more.
 MAX_PAUSE_MS = 500
-#: How long twenty tabs show the page, and how long the server keeps a response of Planasonix.
-BROWSING_SECONDS, RESPONSE_SECONDS = 60, 7
+#: How long twenty tabs show the page.
+BROWSING_SECONDS = 60
 #: The lists behind the view Jobs: jobs of three states, backfills of two for the overview, and one that is refused, of
 #: the connection with a revoked key.
 LISTS = 6
@@ -424,7 +425,7 @@ def test_hundreds_of_waits_orphans_and_backfills_make_no_pause(
         ui.airflow.restart("triggerer")
 
 
-def test_twenty_tabs_send_planasonix_as_many_requests_as_one(plnx: PlanasonixPage, planasonix: Simulator) -> None:
+def test_twenty_tabs_share_the_responses_of_planasonix(plnx: PlanasonixPage, planasonix: Simulator) -> None:
     start_jobs(planasonix, 100)
     answered: list[str] = []
     plnx.page.context.on("response", lambda response: answered.append(response.url))
@@ -441,7 +442,7 @@ def test_twenty_tabs_send_planasonix_as_many_requests_as_one(plnx: PlanasonixPag
     print(f"{asked} requests of {len(tabs)} tabs in {seconds:.0f} s, {sent} to Planasonix")
     # Each tab sends the next request ten seconds after a response.
     assert asked > len(tabs) * (seconds / 20)
-    # The server keeps each list for seven seconds.
+    # The server keeps each list for this long, no matter how many tabs need it.
     assert sent <= LISTS * (seconds / RESPONSE_SECONDS + 2)
 
 

@@ -34,7 +34,7 @@ from dev.processes import EXAMPLE_DAGS, free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.proxy import Proxy
-from tests.system.runs import AIRFLOW, SENSOR_MODES, SIGNS_OF_LIFE, WAYS, wait_until
+from tests.system.runs import AIRFLOW, SENSOR_MODES, SHORT_TIMEOUTS, WAYS, wait_until
 
 #: The Airflow of this version.
 ThisAirflow = LocalAirflow if AIRFLOW >= (3, 0) else LocalAirflow2
@@ -137,12 +137,12 @@ def settings_of(database: str, simulator: Simulator) -> dict[str, str]:
         "NO_PROXY": "*",
         "no_proxy": "*",
         # Airflow 3.0 retries a killed task only if its supervisor dies, too, and gives no sign of life.
-        **(SIGNS_OF_LIFE if AIRFLOW == (3, 0) else {}),
+        **(SHORT_TIMEOUTS if AIRFLOW == (3, 0) else {}),
     }
 
 
-def where_dags_are(recipes: Path) -> dict[str, str]:
-    """The DAGs folder, and a folder with the recipes alone: fewer files to parse than all examples are."""
+def dag_folder_settings(recipes: Path) -> dict[str, str]:
+    """Return settings for two folders of DAGs: that of these tests, and one with only those examples that run here."""
     for recipe in (*RECIPES, "cancel_orphans"):
         copy(EXAMPLE_DAGS / f"planasonix_{recipe}.py", recipes)
     if AIRFLOW < (3, 0):
@@ -165,7 +165,7 @@ def airflow(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     home = tmp_path_factory.mktemp("airflow")
-    settings = settings_of(postgres.get_uri(), simulator) | where_dags_are(tmp_path_factory.mktemp("recipes"))
+    settings = settings_of(postgres.get_uri(), simulator) | dag_folder_settings(tmp_path_factory.mktemp("recipes"))
     with ThisAirflow(home, dags=DAGS_FOLDER, env=settings) as airflow:
         healthy = time.monotonic() - began
         add_connection(airflow, "planasonix_default", simulator.airflow_connection())

@@ -35,20 +35,20 @@ clears_running_tasks = pytest.mark.skipif(
 needs_watchers = pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no asset watchers")
 needs_partitions = pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow 3.3 has the first asset partitions")
 
-#: For how many seconds a task or a triggerer may give no sign of life in some tests. By itself, Airflow waits for 300
-#: and for 30 seconds.
-SIGN_OF_LIFE = 20
-SIGNS_OF_LIFE = (
+#: The heartbeat timeouts of tasks and triggerers in some tests, and in all on Airflow 3.0. By default, they are 300 and
+#: 30 seconds.
+HEARTBEAT_TIMEOUT_SECONDS = 40 if AIRFLOW == (3, 0) else 20
+SHORT_TIMEOUTS = (
     {
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(SIGN_OF_LIFE),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT_SECONDS),
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     }
     if AIRFLOW >= (3, 0)
     else {
-        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(SIGN_OF_LIFE),
+        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": str(HEARTBEAT_TIMEOUT_SECONDS),
         "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
     }
-) | {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(SIGN_OF_LIFE)}
+) | {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEARTBEAT_TIMEOUT_SECONDS)}
 
 #: Airflow needs a few seconds for most steps on an idle machine.
 TIMEOUT_SECONDS = 180.0

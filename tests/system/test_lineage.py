@@ -13,7 +13,7 @@ from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.openlineage_schema import check_event
-from tests.system.conftest import DAGS_FOLDER, Notes, ThisAirflow, settings_of, wait_for_dags, where_dags_are
+from tests.system.conftest import DAGS_FOLDER, Notes, ThisAirflow, dag_folder_settings, settings_of, wait_for_dags
 from tests.system.runs import TaskRun, wait_until
 
 
@@ -24,7 +24,7 @@ def telling(
     """An Airflow that prints lineage: what the others run with sends none."""
     postgres.psql("CREATE DATABASE lineage;")
     settings = settings_of(postgres.get_uri("lineage"), simulator)
-    settings |= where_dags_are(tmp_path_factory.mktemp("recipes"))
+    settings |= dag_folder_settings(tmp_path_factory.mktemp("recipes"))
     settings["AIRFLOW__OPENLINEAGE__TRANSPORT"] = '{"type": "console"}'
     home = tmp_path_factory.mktemp("lineage")
     with ThisAirflow(home, dags=DAGS_FOLDER, env=settings) as airflow:
