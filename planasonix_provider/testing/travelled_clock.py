@@ -98,7 +98,7 @@ class TravelledEventLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def travel_clock(began: datetime | None = None) -> Iterator[TravelledClock]:
-    """Let time pass only while code sleeps.
+    """Advance the time only while code sleeps.
 
     With ``began``, the time of day starts there and advances only while code sleeps. Without, it starts now and real
     time counts too.
