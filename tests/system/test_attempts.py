@@ -44,13 +44,19 @@ def has_no_variable(run: TaskRun) -> bool:
     return AIRFLOW >= (3, 3) or run.record() is None
 
 
+def start_retried_sync(airflow: LocalAirflow, simulator: Simulator, connection_id: str) -> TaskRun:
+    """Start a task on a worker, and wait until its job runs and its record names the job."""
+    run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
+    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
+    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    return run
+
+
 def test_a_retry_reconnects_after_a_kill_during_the_wait(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=15)
-    run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
-    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
-    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    run = start_retried_sync(airflow, simulator, connection_id)
     run.send_sigkill()
     run.wait_for("success")
     tell(run, note)
@@ -70,9 +76,7 @@ def test_a_clear_cancels_the_job_of_a_task_whose_process_was_killed(
 ) -> None:
     """Airflow 3.0 fails a task without a retry if only its process dies, and not the supervisor."""
     simulator.plan(connection_id, running_seconds=300)
-    run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
-    wait_until(lambda: run.job(simulator).status == "running", "the job runs")
-    wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
+    run = start_retried_sync(airflow, simulator, connection_id)
     os.kill(run.details()["pid"], signal.SIGKILL)
     run.wait_for("failed")
     (job,) = jobs_of(simulator, connection_id)
