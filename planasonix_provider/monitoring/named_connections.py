@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from planasonix_provider.hooks.connection_lookup import list_conn_ids
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.monitoring.attempt_records import read_records
 from planasonix_provider.monitoring.waiting_tasks import read_waiting_tasks
+
+log = logging.getLogger(__name__)
 
 
 def read_named_conn_ids() -> frozenset[str]:
@@ -25,6 +29,7 @@ def _is_planasonix(conn_id: str) -> bool:
     """Return whether a connection has the type Planasonix. The password of another must not be sent as an API key."""
     try:
         return bool(PlanasonixHook.get_connection(conn_id).conn_type == PlanasonixHook.conn_type)
-    except Exception:
-        # It is missing, or the backend is away. The next attempt is made in a minute.
+    except Exception as fault:
+        # It is missing, or the backend is away. The text of the exception may contain secrets.
+        log.debug("Airflow connection %r, which a task names, cannot be read (%s).", conn_id, type(fault).__name__)
         return False
