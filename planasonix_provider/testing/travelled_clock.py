@@ -6,7 +6,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -31,15 +31,25 @@ class TravelledClock:
 
     def __init__(self, traveller: Any = None) -> None:
         self._traveller = traveller
-        self.passed = 0.0
+        self._passed = timedelta()
         #: The coroutines that wait for something real; time stands still for them.
         self.in_flight = 0
 
+    @property
+    def passed(self) -> float:
+        """The seconds that have passed."""
+        return self._passed.total_seconds()
+
     def sleep(self, seconds: float) -> None:
         """Advance the clock."""
-        self.passed += seconds
+        # Both clocks move by whole microseconds, as datetimes do. If each rounded in its own way, they could disagree
+        # about whether a deadline is over.
+        step = timedelta(seconds=seconds)
+        if seconds > 0:
+            step = max(step, timedelta.resolution)
+        self._passed += step
         if self._traveller:
-            self._traveller.shift(seconds)
+            self._traveller.shift(step)
 
     def monotonic(self) -> float:
         """Return the seconds that have passed."""
