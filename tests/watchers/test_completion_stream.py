@@ -189,7 +189,8 @@ class TestANewSubscriber:
         history = History([*ending, *running], newest_first=newest_first)
         run(history, recorder := Recorder(), seconds=2_000)
         assert ids(running) <= recorder.times.keys()
-        assert history.requests["/jobs queued"] <= 4
+        # With the shortest pause, jobs end during four passes of 0.08 s. The next pass finds the same jobs as the last.
+        assert history.requests["/jobs queued"] <= 6
 
     def test_reads_lists_of_a_single_page_once(self) -> None:
         history = History([Life(f"job_{n}", -100 - n, 500) for n in range(100)])
