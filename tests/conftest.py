@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes is the machine's affair.
+# A slow machine fails no test.
 settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-# Airflow reads where it lives when it is imported, so this stands before every import of it.
+# Airflow reads its settings when it is imported, so they are set before any import of it.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="planasonix-tests-"))
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
-#: Airflow runs only what lies in its DAGs folder.
+#: Airflow runs only DAGs in this folder.
 DAGS_FOLDER = AIRFLOW_HOME / "dags"
 shutil.copytree(
     Path(__file__).parent.parent / "example_dags", DAGS_FOLDER, ignore=shutil.ignore_patterns("__pycache__")
@@ -36,33 +36,34 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS_FOLDER),
     AIRFLOW__DAG_FACTORY__ENABLE_TELEMETRY="False",
-    # Without one, Airflow complains in the midst of the first test that happens to ask for an Airflow connection.
+    # Without a key, Airflow logs a warning in the first test that reads an Airflow connection.
     AIRFLOW__CORE__FERNET_KEY=urlsafe_b64encode(os.urandom(32)).decode(),
 )
 
 from planasonix_provider import validators  # noqa: E402
 from planasonix_provider.api import rate_limiter  # noqa: E402
 from planasonix_provider.simulator import Simulator  # noqa: E402
-from planasonix_provider.waiting import outages  # noqa: E402
+from planasonix_provider.waiting import interruptible_sleep, outages  # noqa: E402
 from tests.support.hanging_responses import Hanging  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.support.statsd import StatsdServer
     from tests.support.time_travel import TravelledClock
 
-#: Looks like a key, so that a search for it in everything that a test leaves behind means something.
+#: Looks like a real key. Tests search for it in all that a task logs and stores.
 API_KEY = "plnx_test_4f8a1c0e9d"
 
 
-# The simulator's jobs take a twentieth of a second here, and tasks poll them as fast: at the real limit, this process
-# would sleep for minutes in all. Not in a fixture, because tasks are also made while tests are collected.
+# The simulator's jobs take a twentieth of a second here. With the package's limits, the tests would sleep for minutes.
+# This is not a fixture, because tasks are also created while tests are collected.
 MIN_POLL_SECONDS = validators.MIN_POLL_SECONDS
 validators.MIN_POLL_SECONDS = 0.01
+interruptible_sleep.MAX_SLICE_SECONDS = 0.05
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[object]:
-    """Keep the garbage collector from what collecting creates: it lives until the end, and each look costs seconds."""
+    """Do not scan what pytest collects for garbage: it lives until the end, and each scan takes seconds."""
     gc.disable()
     try:
         return (yield)
@@ -80,20 +81,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
-    """The limit that users have."""
+    """The limit of the package."""
     monkeypatch.setattr(validators, "MIN_POLL_SECONDS", MIN_POLL_SECONDS)
     return MIN_POLL_SECONDS
 
 
 @pytest.fixture(autouse=True)
 def _a_short_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Believe a refusal soon. Tests of how long it must persist have a fixture of this name that does nothing."""
+    """Raise a refusal after a short time. Tests of that time override this fixture with one that does nothing."""
     monkeypatch.setattr(outages, "MAX_REFUSAL", timedelta(seconds=0.05))
 
 
 @pytest.fixture(scope="session")
 def _simulator() -> Iterator[Simulator]:
-    # As the API's reference has it, so that nothing is recognised by its metadata unless a test says so.
+    # Without metadata, as in the API reference, so that no test recognises work by its metadata without saying so.
     with Simulator(
         api_key=API_KEY, queued_seconds=0.02, job_seconds=0.06, cancelling_seconds=0.02, show_metadata=False
     ) as simulator:
@@ -102,17 +103,17 @@ def _simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
-    """A simulator as new, with the Airflow connection ``planasonix_default`` leading to it."""
+    """A new simulator, and the Airflow connection ``planasonix_default`` to it."""
     _simulator.reset()
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(_simulator.airflow_connection()))
     yield _simulator
-    # A subscription that was left would have its thread look on beside the tests of others.
+    # The thread of a subscription that a test left behind would poll during later tests.
     _simulator.reset()
 
 
 @pytest.fixture
 def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
-    """Let no work end, and no time be up, while a slow machine is about to look at it."""
+    """Time passes only while code sleeps, so that no job and no deadline ends sooner on a slow machine."""
     from tests.support.time_travel import travelling
 
     with travelling(monkeypatch) as travel:
@@ -155,7 +156,7 @@ def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
-    """Has what hangs in a simulator wait for the test; it ends with the test at the latest."""
+    """Responses of a simulator that hang until the test lets them go on, or ends."""
     hanging = Hanging(monkeypatch)
     yield hanging
     hanging.ends()
@@ -163,7 +164,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
 
 @pytest.fixture(autouse=True)
 def _unknown_pace() -> None:
-    """What one test has learned of a key's rate limit is nothing to the next."""
+    """Forget the rate limits that an earlier test has read."""
     rate_limiter._rate_limiters.clear()
 
 
