@@ -45,7 +45,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow dev install test test-quick test-fast test-all test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev install test test-quick test-fast test-all test-newest $(OLDER:%=test-%) test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -80,14 +80,18 @@ test-fast: .venv/.installed ## run the quick tests of what needs no Airflow; tak
 
 install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ## install every Airflow, and the tools of make lint and make docs
 
+# The tests run at a low priority, because in .ci/run, chaos-short and browser-airflow run beside them and depend on time.
+test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, and those that depend on it on the others
+
+test-newest: .venv/.installed
+	nice $(PYTHON) -m pytest -q -n auto
+
 # Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
 # run on the newest.
 OLDEST := $(firstword $(OLDER))
-AIRFLOW_TESTS := -n auto $(WITHOUT_AIRFLOW:%=--ignore %)
-test-all: $(ENVIRONMENTS:%=%/.installed) ## run all tests on the newest Airflow, and those that depend on it on the others
-	$(PYTHON) -m pytest -q -n auto
-	$(call pytest-in,.venvs/$(OLDEST),$(AIRFLOW_TESTS) -m 'not slow or dag')
-	$(call pytest-in,$(filter-out %/$(OLDEST),$(OLDER:%=.venvs/%)),$(AIRFLOW_TESTS) -m 'not slow')
+$(OLDER:%=test-%): test-%: .venvs/%/.installed
+	nice .venvs/$*/bin/python -m pytest -q -n auto $(WITHOUT_AIRFLOW:%=--ignore %) \
+		-m 'not slow$(if $(filter $(OLDEST),$*), or dag)'
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in
