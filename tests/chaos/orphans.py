@@ -16,11 +16,19 @@ COMMAND = ("-m", "planasonix_provider", "orphans", "--cancel", "-o", "json")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The ids that the command has cancelled, those that run on, and what it has printed for a person."""
+    """The result of the command.
+
+    :param code: its exit code.
+    :param cancelled: the ids of the work that it has cancelled.
+    :param left: the ids of the orphans that it has missed.
+    :param unknown: the ids of the orphans whose start it reports as unknown: it cannot know them without metadata.
+    :param messages: its messages on stderr.
+    """
 
     code: int
     cancelled: list[str]
     left: list[str]
+    unknown: list[str]
     messages: str
 
 
@@ -34,8 +42,11 @@ def cancel_orphans(environment: Environment) -> Outcome:
     rows = json.loads(done.stdout) if done.stdout.strip().startswith("[") else []
     cancelled = [row["id"] for row in rows if row["outcome"] == "cancelled"]
     still_over = over & _over(environment)
-    left = [work["id"] for work in _running(environment) if _task_of(work) in still_over]
-    return Outcome(done.returncode, cancelled, left, done.stderr)
+    reported = {name_of(row["task_id"], row["map_index"]) for row in rows if row["outcome"] == "unknown"}
+    running = {work["id"]: _task_of(work) for work in _running(environment)}
+    left = [work_id for work_id, task in running.items() if task in still_over - reported]
+    unknown = [work_id for work_id, task in running.items() if task in still_over & reported]
+    return Outcome(done.returncode, cancelled, left, unknown, done.stderr)
 
 
 def _over(environment: Environment) -> set[str]:

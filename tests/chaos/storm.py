@@ -320,8 +320,8 @@ class Storm:
         """Run the command for orphaned jobs once, and record what it leaves for the auditor."""
         outcome = cancel_orphans(self._environment)
         text = f"`orphans --cancel` has cancelled {len(outcome.cancelled)}, and left {len(outcome.left)}"
-        facts = {"cancelled": outcome.cancelled, "left": outcome.left, "messages": outcome.messages}
-        self._note("orphans", f"{text} (exit code {outcome.code})", **facts)
+        facts = {"left": outcome.left, "unknown": outcome.unknown, "messages": outcome.messages}
+        self._note("orphans", f"{text} (exit code {outcome.code})", cancelled=outcome.cancelled, **facts)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         if not self._environment.airflow.is_up:

@@ -691,6 +691,13 @@ def test_counts_what_the_command_for_orphans_leaves() -> None:
     assert ("orphaned", "job_1 runs on after `orphans --cancel`") in found(audit(left))
 
 
+def test_allows_an_orphan_whose_start_the_command_reports_as_unknown() -> None:
+    reported = history(
+        task("failed", None), job(1, 1, None, None), action(100, "orphans", left=[], unknown=["job_1"], cancelled=[])
+    )
+    assert "start that `orphans --cancel` reports as unknown" in audit(reported).limits()
+
+
 def test_lets_the_command_for_orphans_cancel() -> None:
     gone = action(30, "kill_task", signal="SIGKILL", state="running")
     given_up = (task("failed", None), cancelled(1, 5, 101), gone)
