@@ -78,7 +78,7 @@ test-quick: .venv/.installed
 test-fast: .venv/.installed ## run the quick tests of what needs no Airflow; takes less than a minute
 	$(PYTHON) -m pytest $(QUICK_TESTS) -p no:schemathesis $(WITHOUT_AIRFLOW)
 
-install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ## install every Airflow, and the tools of make lint and make docs
+install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed $(BROWSER)/.installed $(AXE) ## install every Airflow, and the tools of make lint, docs and browser
 
 # The tests run at a low priority, because in .ci/run, chaos-short and browser-airflow run beside them and depend on time.
 test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, and those that depend on it on the others
@@ -138,11 +138,14 @@ $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
+FIND_CHROMIUM := command -v chromium > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
 browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
+	@$(FIND_CHROMIUM)
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
 browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## the same for Airflow's UI on the oldest and the newest Airflow
+	@$(FIND_CHROMIUM)
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
 		-k '$(OLDEST) or $(NEWEST)' $(CALM)
 
@@ -309,7 +312,6 @@ $(LINT)/.installed: dev/lint-requirements.txt constraints/lint.txt | $(UV)
 
 # Playwright; Chromium itself is installed by the operating system.
 $(BROWSER)/.installed: tests/browser/requirements.txt constraints/airflow-$(NEWEST).txt pyproject.toml | $(UV)
-	@command -v chromium > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
 	@echo "Installing Playwright into $(BROWSER)"
 	@python=$$(sh dev/find-python $(TOO_NEW)) && $(UV) venv --quiet --allow-existing --python $$python $(BROWSER)
 	@$(UV) pip install --quiet --python $(BROWSER) -c constraints/airflow-$(NEWEST).txt -e '.[simulator]' --group dev -r $<
