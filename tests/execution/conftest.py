@@ -36,7 +36,7 @@ def _lists_that_are_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_airflow(without_airflow: None) -> None:
-    """Use it for all tests of these folders."""
+    """Run these tests without Airflow."""
 
 
 @pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
@@ -47,7 +47,7 @@ def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
 
 @pytest.fixture(autouse=True)
 def _enough_time_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a kill more time than Airflow does, because the machine may be slow."""
+    """Allow a kill more time than Airflow does, because the machine may be slow."""
     monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
     monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, max_seconds=60.0))
     # Less than the pause before a failed cancel is repeated.

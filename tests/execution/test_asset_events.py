@@ -1,4 +1,4 @@
-"""The asset events that Airflow would send by a task's outlets; ``tests/assets/test_in_a_dag.py`` lets it send them."""
+"""The asset events that a task adds to its outlets. ``tests/assets/test_in_a_dag.py`` tests how Airflow sends them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def loads(simulator: Simulator, *, connection_id: str = CONNECTION, **tables: in
 
 
 def sent(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """Return the URI and the extra of each event that Airflow sends, for each alias."""
+    """Return the URI and the extra of each asset event, including the events through aliases."""
     assert run.error is None, run.error
     events = [(outlet.uri, run.outlet_events[outlet].extra) for outlet in run.outlets if isinstance(outlet, Asset)]
     for outlet in run.outlets:
@@ -99,7 +99,7 @@ class TestOutlet:
         loads(simulator, orders=44_802)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
         ((_, extra),) = sent(run)
-        # Airflow 3.0 does this after JSON.
+        # Airflow 3.0 creates such a frozenset after a JSON round trip.
         assert len(frozenset(json.loads(json.dumps(extra)).items())) == len(extra)
         assert extra["window_start_at"] == run.result["started_at"]
         assert extra["window_end_at"] == run.result["finished_at"]
@@ -114,13 +114,13 @@ class TestOutlet:
         operator.execute(context(run))
         assert {"ticket", "job_id"} <= set(run.outlet_events[orders].extra)
 
-    def test_of_another_scheme_is_left_alone(self, simulator: Simulator) -> None:
+    def test_of_another_scheme_stays_unchanged(self, simulator: Simulator) -> None:
         run = drive(lambda: sync(outlets=[S3, "a text", S3]))
         assert run.outlets == [S3, "a text", S3]
         assert sent(run)[0] == (S3.uri, {})
         assert not [line for line in run.log.lines if "asset event" in line]
 
-    def test_without_an_event_stays_in_the_dag(self, simulator: Simulator) -> None:
+    def test_without_an_event_is_removed_from_the_running_task_only(self, simulator: Simulator) -> None:
         loads(simulator, orders=1)
         operator = sync(outlets=[asset(simulator, "customers"), S3])
         before = operator.outlets
@@ -129,7 +129,7 @@ class TestOutlet:
         assert before == [asset(simulator, "customers"), S3]
 
     @pytest.mark.skipif(not HAS_REFERENCES, reason="Airflow 2.11 has no references to assets")
-    def test_that_is_a_reference(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_can_be_a_reference_to_an_asset(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         loads(simulator, orders=1)
         known = {name: asset(simulator, name, name=name) for name in ("orders", "customers")}
         references = [
@@ -173,7 +173,7 @@ class TestEmptyTable:
         if outlet == "asset":
             assert "No asset event for a: it got no rows." in run.log.lines
 
-    def test_is_not_a_table_without_a_row_count(self) -> None:
+    def test_does_not_include_a_table_without_a_row_count(self) -> None:
         job = Job(id="job_1", status="succeeded")
         account = WorkResult(job, "https://x/job_1", tables=(TableResult(name="orders"),))
         orders = planasonix_asset(connection_id=CONNECTION, table="orders")
@@ -191,7 +191,7 @@ class TestEmptyTable:
 
 
 class TestMistake:
-    def test_in_the_host(self, simulator: Simulator) -> None:
+    def test_in_the_host_is_logged(self, simulator: Simulator) -> None:
         loads(simulator, orders=1, items=1)
         outlets = [planasonix_asset(connection_id=CONNECTION, table=name) for name in ("orders", "items")]
         run = drive(lambda: sync(outlets=outlets))
@@ -214,7 +214,7 @@ class TestMistake:
         ],
         ids=["connection", "case of the table"],
     )
-    def test_in_a_name(self, simulator: Simulator, table: str, fields: dict[str, str], reason: str) -> None:
+    def test_in_a_name_is_logged(self, simulator: Simulator, table: str, fields: dict[str, str], reason: str) -> None:
         loads(simulator, Public__Orders=1)
         run = drive(lambda: sync(outlets=[asset(simulator, table, **fields)]))
         assert sent(run) == []
@@ -222,7 +222,7 @@ class TestMistake:
 
     @pytest.mark.filterwarnings("ignore:The dataset URI")
     @pytest.mark.skipif(HAS_REFERENCES, reason="Airflow 3 refuses such a URI when the DAG is parsed")
-    def test_in_the_uri(self, simulator: Simulator) -> None:
+    def test_in_the_uri_is_logged(self, simulator: Simulator) -> None:
         uri = f"planasonix://{host(simulator)}/orders"
         run = drive(lambda: sync(outlets=[Asset(uri)]))
         assert sent(run) == []
@@ -230,7 +230,7 @@ class TestMistake:
             f"No asset event for {uri}: its URI is not that of a table, which planasonix_asset() writes."
         ]
 
-    def test_of_many_outlets_is_one_line(self, simulator: Simulator) -> None:
+    def test_of_many_outlets_is_logged_as_one_line(self, simulator: Simulator) -> None:
         outlets = [planasonix_asset(connection_id=CONNECTION, table=f"t{number:02}") for number in range(12)]
         run = drive(lambda: sync(outlets=outlets))
         (line,) = warnings(run)
@@ -392,7 +392,7 @@ class TestEditedConnection:
         return [asset(simulator, "orders"), asset(simulator, "orders", connection_id="conn_2")]
 
     def edited(self, make: Any, **parameters: Any) -> Any:
-        """Return a function that makes the operator of the old DAG once, and then that of the edited one."""
+        """Return a function that returns the operator of the old DAG once, and then that of the edited DAG."""
         connections = iter([CONNECTION])
         return lambda: make(connection_id=next(connections, "conn_2"), **parameters)
 
@@ -465,7 +465,7 @@ class TestPartitionBy:
         assert tables(sent(run)) == ["items", "orders"]
         assert run.result["partition_keys"] == ["2025-01", "2025-02"]
 
-    def test_tells_the_log_how_many_and_whom_they_start(self, simulator: Simulator) -> None:
+    def test_logs_the_number_of_partitions_and_which_dags_they_start(self, simulator: Simulator) -> None:
         run = self.replay(simulator)
         expected = (
             "Each is sent for 2 partitions, and starts only DAGs whose schedule is partitioned: 2025-01, 2025-02."

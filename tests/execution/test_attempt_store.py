@@ -68,7 +68,7 @@ class TestRecordInAVariable:
         assert again.model_dump()["of_a_later_release"] == 1
         store.release()
 
-    def test_is_not_that_of_another_mapped_task(self) -> None:
+    def test_of_one_mapped_task_is_not_read_by_another(self) -> None:
         AttemptStore(before_3_3(map_index=1)).write(RECORD)
         assert AttemptStore(before_3_3(map_index=2)).read() is None
         AttemptStore(before_3_3(map_index=1)).release()
@@ -85,7 +85,7 @@ class TestRecordInAVariable:
             (lambda text: text.replace('"kind"', '"sort"'), "kind: Field required"),
         ],
     )
-    def test_that_is_damaged_is_named_until_it_is_deleted(self, damage: Callable[[str], str], what: str) -> None:
+    def test_that_is_damaged_raises_an_error_until_it_is_deleted(self, damage: Callable[[str], str], what: str) -> None:
         AttemptStore(before_3_3(map_index=5)).write(RECORD)
         (name,) = names()
         whole = airflow_compat.variable_class().get(name, None)

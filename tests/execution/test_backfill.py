@@ -148,7 +148,7 @@ class TestBackfillThatFails:
         assert run.xcoms["job_url"] == f"{simulator.url}/jobs/{first}"
         assert "get_job_results" not in routes_asked(simulator)
 
-    def test_error_without_a_known_job(self, simulator: Simulator) -> None:
+    def test_error_if_the_failed_jobs_are_unknown(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, failing_jobs=[0])
         for route in ("list_jobs", "get_job"):
             simulator.fail("status", status=403, route=route, times=None)
@@ -203,7 +203,7 @@ class TestBackfillThatFails:
 
     @pytest.mark.parametrize("status", [404, 409])
     @pytest.mark.usefixtures("travel")
-    def test_is_cancelled_though_one_job_refuses(self, simulator: Simulator, status: int) -> None:
+    def test_is_cancelled_although_the_cancel_of_one_job_fails(self, simulator: Simulator, status: int) -> None:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
         )
@@ -212,7 +212,7 @@ class TestBackfillThatFails:
         assert str(run.error).endswith("It was cancelled.")
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
-    def test_without_results_is_not_repeated(
+    def test_without_results_fails_without_a_retry(
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("status", status=403, route="get_job_results", times=None)

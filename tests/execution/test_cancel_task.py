@@ -102,7 +102,7 @@ def test_a_native_template_that_renders_to_none_sends_no_request(simulator: Simu
 
 
 class TestABackfill:
-    def test_is_cancelled_with_the_jobs_that_it_creates_meanwhile(self, simulator: Simulator) -> None:
+    def test_is_cancelled_with_the_jobs_that_it_creates_later(self, simulator: Simulator) -> None:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=3, cancelling_seconds=0.2
         )
@@ -113,7 +113,7 @@ class TestABackfill:
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
         assert (run.result["backfill_id"], run.result["status"]) == (backfill.id, "cancelled")
 
-    def test_has_an_old_job_cancelled_behind_many_finished_ones(self, simulator: Simulator) -> None:
+    def test_cancels_the_oldest_job_after_many_finished_ones(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=60, parallel=60, job_seconds=60)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)
         oldest, *others = simulator.backfill(backfill.id).job_ids or []

@@ -39,7 +39,7 @@ class TestConflict:
 
     @pytest.fixture
     def ends_once_met(self, simulator: Simulator, other: str) -> Iterator[None]:
-        """Let the other sync end after the conflict and one poll."""
+        """End the other sync after the conflict and one poll."""
         with meanwhile(lambda: simulator.workspace.cancel(other), once=lambda: is_seen(simulator)):
             yield
 
@@ -54,7 +54,7 @@ class TestConflict:
         assert isinstance(run.error, AirflowSkipException)
         assert str(run.error).startswith("Skipped, as on_conflict='skip' says. POST ")
 
-    def test_is_attached_to_and_its_owner_is_logged(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_attaches_to_the_job_and_logs_its_owner(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.workspace.configure(show_metadata=True)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=2)
         other = start_theirs(simulator)
@@ -65,7 +65,7 @@ class TestConflict:
             assert (run.trigger_arguments["owned"], run.trigger_arguments["cancel_on_kill"]) == (False, False)
 
     @pytest.mark.usefixtures("travel")
-    def test_that_is_being_cancelled_is_not_attached_to(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_does_not_attach_to_a_job_that_is_being_cancelled(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=2)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.2)
         simulator.workspace.cancel(start_theirs(simulator))
@@ -73,7 +73,7 @@ class TestConflict:
         assert run.error is None
         assert id_of(run) == started(simulator)[1].id
 
-    def test_that_is_attached_to_is_never_cancelled(self, simulator: Simulator) -> None:
+    def test_never_cancels_the_job_that_the_task_attached_to(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         other = start_theirs(simulator)
         notes: dict[str, Any] = {}
@@ -119,7 +119,7 @@ class TestConflict:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert travel.passed == pytest.approx(60, abs=2)
 
-    def test_that_the_api_does_not_name_is_the_running_job_and_not_a_queued_one(self, simulator: Simulator) -> None:
+    def test_without_an_id_in_the_response_is_the_running_job_not_a_queued_one(self, simulator: Simulator) -> None:
         simulator.workspace.configure(conflict="allowed")
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5)
         simulator.plan(CONNECTION, queued_seconds=60)

@@ -73,7 +73,7 @@ class Connection:
         self._monkeypatch.setenv(NAME, json.dumps({**self._simulator.airflow_connection(), "password": NEW_KEY}))
 
     def delete(self) -> None:
-        """Delete it, and revoke its key, so that the waits read it again."""
+        """Delete the connection, and revoke its key, so that waiting tasks read the connection again."""
         self._monkeypatch.delenv(NAME)
         self.revoke_key()
 
@@ -94,7 +94,7 @@ def defer_all() -> list[Any]:
 
 
 def wait(travel: TravelledClock, triggers: list[Any], *steps: tuple[float, Callable[[], None]]) -> list[WaitEvent]:
-    """Run the triggers, with steps after some seconds, and return their events."""
+    """Run the triggers, call each step after its number of seconds, and return the events."""
 
     async def main() -> list[Any]:
         for seconds, act in steps:
@@ -248,7 +248,7 @@ class TestATaskWhoseKeyIsRevoked:
 
 
 class TestATaskThatIsKilledBeforeItsNextPoll:
-    """It still has the old key."""
+    """The task still has the old key."""
 
     @pytest.fixture
     def late(
@@ -285,7 +285,7 @@ class TestATaskThatIsKilledBeforeItsNextPoll:
         assert job.status in ENDED
         assert log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
 
-    def test_logs_what_may_still_run_if_there_is_no_other_key(
+    def test_logs_the_job_that_may_still_run_if_there_is_no_other_key(
         self, simulator: Simulator, late: PlanasonixSyncOperator
     ) -> None:
         _, log = killed(simulator, late, route="trigger_sync")

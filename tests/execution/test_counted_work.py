@@ -1,4 +1,4 @@
-"""Each start is counted once, and each end by each task that sees it, in all modes."""
+"""Metrics of jobs: each start is counted once, and each end once by each task that sees it, in all modes."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_an_attached_task_counts_the_end_and_no_start(
     assert (totals["started"], totals["succeeded"]) == (0, 1)
 
 
-def test_a_task_that_does_not_wait_counts_the_start_alone(simulator: Simulator, statsd: StatsdServer) -> None:
+def test_a_task_that_does_not_wait_counts_only_the_start(simulator: Simulator, statsd: StatsdServer) -> None:
     drive(lambda: sync(wait_for_completion=False))
     assert statsd.totals() == {"started": 1}
 

@@ -47,7 +47,7 @@ def press_ctrl_c() -> None:
 
 
 def is_seen(simulator: Simulator, looks: int) -> Callable[[], bool]:
-    """Return whether the job was polled so often; a task that defers polls once before."""
+    """Return a check for this number of polls of the job; a task that defers polls once before it defers."""
     return lambda: sum(request.route == "get_job" and bool(request.status) for request in simulator.requests) >= looks
 
 
@@ -118,7 +118,7 @@ class TestCtrlC:
         )
 
     @pytest.mark.usefixtures("airflow_db")
-    def test_leaves_a_job_of_others_alone(self, simulator: Simulator) -> None:
+    def test_does_not_cancel_a_job_of_others(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=600)
         simulator.workspace.start_sync(CONNECTION)
         operator = sync(on_conflict="attach")

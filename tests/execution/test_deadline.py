@@ -49,7 +49,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def cut_awaited(patch: pytest.MonkeyPatch, owner: Any, name: str, *, route: str = "", is_done: bool) -> None:
-    """End the process before or after an awaited call, the first one of a route."""
+    """End the process before or after the first awaited call whose first argument contains the route."""
     whole = getattr(owner, name)
 
     async def method(self: Any, *arguments: Any) -> Any:
@@ -125,7 +125,7 @@ class TestOnAWorker:
         run = drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
         check_only_work(run, simulator)
 
-    def test_before_it_is_recorded_the_next_try_continues_to_its_own_deadline(
+    def test_the_next_try_continues_to_its_own_deadline_if_the_timeout_was_not_recorded(
         self, make: Make, simulator: Simulator
     ) -> None:
         notes: dict[str, Any] = {}
@@ -160,7 +160,7 @@ class TestInTheTriggerer:
 
 @pytest.mark.slow("waits for sockets in real time")
 class TestAPollThatHangs:
-    """In real time, because sockets use it."""
+    """Runs in real time, because sockets use it."""
 
     @pytest.fixture(autouse=True)
     def travel(self, simulator: Simulator) -> None:
@@ -177,7 +177,7 @@ class TestAPollThatHangs:
 
 
 class TestTheLastPoll:
-    """Of work that is not cancelled at the deadline."""
+    """The last poll of work that is not cancelled at the deadline."""
 
     def test_is_repeated_after_a_transient_error(
         self,

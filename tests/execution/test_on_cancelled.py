@@ -1,4 +1,4 @@
-"""``on_cancelled``: what a task does if a person cancels its job."""
+"""The parameter ``on_cancelled``: the reaction of a task if a person cancels its job."""
 
 from __future__ import annotations
 

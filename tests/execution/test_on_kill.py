@@ -52,7 +52,7 @@ def time_out() -> None:
 
 
 def recorded(operator: Operator) -> Operator:
-    """Let the operator write to a log of the test's."""
+    """Make the operator write to a log of the test."""
     record(operator, Log())
     return operator
 
@@ -72,7 +72,7 @@ class TestKill:
         assert job.status in ENDED
         assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
 
-    def test_sends_the_cancel_first_and_tries_it_again(self, simulator: Simulator) -> None:
+    def test_sends_the_cancel_first_and_retries_it(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         operator = started()
         simulator.fail("status", status=503, times=2)
@@ -87,7 +87,7 @@ class TestKill:
         assert simulator.jobs()[0].status == "succeeded"
 
     @pytest.mark.parametrize("status", [403, 404])
-    def test_tries_a_refused_cancel_again(self, simulator: Simulator, status: int) -> None:
+    def test_retries_a_refused_cancel(self, simulator: Simulator, status: int) -> None:
         simulator.plan(CONNECTION, running_seconds=3600)
         simulator.fail("status", status=status, route="cancel_job", times=1)
         _, log = killed(simulator, sync(), route="get_job")
@@ -115,7 +115,7 @@ class TestKill:
         operator = started()
         simulator.fail("hang", route="cancel_job", seconds=600)
         operator.on_kill()
-        assert simulator.jobs()[0].status in ENDED, "the second try came through"
+        assert simulator.jobs()[0].status in ENDED, "the second cancel request succeeded"
         hurries.assert_called_once()
 
     @pytest.mark.usefixtures("travel")
@@ -134,7 +134,7 @@ class TestKill:
         assert simulator.jobs() == []
 
     @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
-    def test_during_the_push_of_xcoms(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
+    def test_during_the_push_of_xcoms_cancels_the_job(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         operator = recorded(sync(**parameters))
         pushing = context(Run())
@@ -191,7 +191,7 @@ class TestKill:
         sync().on_kill()
         assert simulator.requests == []
 
-    def test_during_the_start_cancels_what_was_started(self, simulator: Simulator) -> None:
+    def test_during_the_start_cancels_the_started_job(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="trigger_sync", seconds=0.5)
         killed(simulator, sync(), is_answered=False)
@@ -205,7 +205,7 @@ class TestKill:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.1)
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("reset", route="trigger_sync", when="after")
-        # The first list is that of the existing jobs. Then the task's own search is refused, and those of its kill.
+        # The first request lists the existing jobs. The next ones, of the task's search and of its kill, are refused.
         simulator.fail("html", route="list_jobs", status=status, skip=1, times=4)
         killed(simulator, sync(), once=lambda: [one.route for one in simulator.requests].count("list_jobs") == 2)
         assert simulator.jobs()[0].status in ENDED
@@ -285,7 +285,7 @@ class TestKillAfterASuspension:
         operator.on_kill()
         assert "cancel_job" not in routes_asked(simulator)
 
-    def test_is_not_assumed_when_the_task_defers(self, simulator: Simulator, goes_on: MagicMock) -> None:
+    def test_a_deferral_is_not_treated_as_a_kill(self, simulator: Simulator, goes_on: MagicMock) -> None:
         operator = sync(deferrable=True)
         record(operator, log := Log())
         with pytest.raises(TaskDeferred):
@@ -334,13 +334,13 @@ class TestKillWhileTheApiServerIsDown:
         simulator.plan(CONNECTION, running_seconds=600)
         with serving() as server:
             monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
-            # The second request comes with the kill; it is answered as quickly as this machine can.
+            # The kill sends the second request. On a slow machine, its response takes longer than the limit.
             monkeypatch.setattr(triggers_killed, "MAX_HEALTH_SECONDS", 30)
             yield server
 
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:
-        """Whether another try follows, by Airflow's response."""
+        """The call that asks Airflow whether another try follows; Airflow does not answer it."""
         return mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=None)
 
     def _killed(
@@ -434,7 +434,7 @@ class TestKillOfABackfill:
         assert {job.status for job in simulator.jobs()} <= set(ENDED)
 
     @pytest.mark.slow("waits for signals in real time")
-    def test_interrupts_that_cancel_as_airflow_2_does(self, simulator: Simulator) -> None:
+    def test_interrupts_that_cancel_with_an_exception_of_airflow_2(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
         simulator.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)
         # Long enough for a slow machine to start.

@@ -67,7 +67,7 @@ def status(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(params=first_is_quick([*KINDS, *PROXY_STATUSES]))
 def any_kind(request: pytest.FixtureRequest) -> str | int:
-    """An outage, or a proxy that refuses requests in the API's place: its response says nothing about the work."""
+    """An outage, or a proxy that refuses requests instead of the API; such a response does not concern the work."""
     kind: str | int = request.param
     return kind
 
@@ -78,7 +78,7 @@ def _a_short_refusal() -> None:
 
 
 def take(simulator: Simulator, seconds: float) -> None:
-    """Plan how long all work runs; it ends soon after it was cancelled."""
+    """Plan how long all work runs; it ends five seconds after its cancel."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 5}
     simulator.plan(CONNECTION, **how, running_seconds=seconds)
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds)
@@ -137,7 +137,7 @@ class TestOutageOfFortyMinutes:
         assert id_of(run) == started(simulator)[0].id
         assert travel.passed > 45 * MINUTE
 
-    def test_does_not_take_work_of_others_for_its_own(self, simulator: Simulator, travel: TravelledClock) -> None:
+    def test_does_not_mistake_work_of_others_for_its_own(self, simulator: Simulator, travel: TravelledClock) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, MINUTE)
         simulator.fail("reset", route="trigger_sync", when="before")
@@ -166,7 +166,7 @@ class TestOutageOfFortyMinutes:
 
 @pytest.mark.slow("simulates an hour of polls")
 @pytest.mark.parametrize("minutes", [40, 90])
-def test_a_server_that_restarts_loses_and_doubles_nothing(
+def test_a_restart_of_the_server_neither_loses_nor_doubles_work(
     make: Make, monkeypatch: pytest.MonkeyPatch, minutes: float
 ) -> None:
     with Simulator(api_key=API_KEY, port=free_port()) as server, travelling(monkeypatch) as travel:
@@ -235,7 +235,7 @@ class TestHostThatNeverAnswered:
         assert "Nothing has ever answered there" in str(run.error)
         lines = [*run.log.lines, *(one.message for one in caplog.records if "Trying again" in one.message)]
         assert len([line for line in lines if closed_url in line]) <= 3
-        assert notes == {}, "there is nothing for the next try to look for"
+        assert notes == {}, "the next try has nothing to search for"
 
     @pytest.mark.parametrize("poke_interval", [10, 600])
     def test_fails_a_sensor_within_two_minutes(
@@ -333,7 +333,7 @@ class TestOutageOfMoreThanAnHour:
             run = drive(make, notes)
         assert HOUR < travel.passed < 1.5 * HOUR
         assert isinstance(run.error, PlanasonixError)
-        assert not isinstance(run.error, AirflowFailException), "the retries go on"
+        assert not isinstance(run.error, AirflowFailException), "Airflow retries"
         assert re.search(r"since 2025-03-27 14:2\d:\d\d UTC", str(run.error))
         assert started(simulator) == []
         travel.sleep(2 * HOUR)
@@ -376,7 +376,7 @@ def test_a_slow_list_of_existing_work_starts_nothing_after_the_deadline(
         run = drive(lambda: make(timeout=20))
     assert isinstance(run.error, PlanasonixTimeoutError)
     assert starts(simulator) == 0
-    assert run.notes == {}, "there is nothing for the next try to look for"
+    assert run.notes == {}, "the next try has nothing to search for"
 
 
 class TestOutageAtTheDeadline:

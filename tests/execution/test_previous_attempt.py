@@ -38,7 +38,7 @@ class TestRetry:
     @pytest.mark.parametrize("point", POINTS)
     @pytest.mark.parametrize("honours", [True, False], ids=["honoured key", "ignored key"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
-    def test_of_a_killed_try_has_the_only_job(
+    def test_of_a_killed_try_finds_the_only_job(
         self, make: Make, simulator: Simulator, point: str, honours: bool, shows: bool, deferrable: bool
     ) -> None:
         simulator.workspace.configure(honour_idempotency=honours, show_metadata=shows, conflict="allowed")
@@ -58,7 +58,7 @@ class TestRetry:
         assert run.xcoms[f"{make().kind}_id"] == one.id
 
     @pytest.mark.skipif(not HAS_NOTES, reason="before Airflow 3.3, the record is deleted with the work")
-    def test_stores_another_cancel_on_kill(self, make: Make, simulator: Simulator) -> None:
+    def test_stores_a_changed_cancel_on_kill(self, make: Make, simulator: Simulator) -> None:
         notes = die_at(make, "while it waited")
         drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
         assert starts(simulator) == 1
@@ -227,7 +227,7 @@ class TestLaterTry:
         run = drive(lambda: backfill(end_at="2025-03-01T00:05:00Z"), notes, try_number=2)
         check_only_work(run, simulator)
 
-    def test_with_the_same_metadata_key_of_a_user_finds_the_job(self, simulator: Simulator) -> None:
+    def test_with_a_user_metadata_key_of_the_same_name_finds_the_job(self, simulator: Simulator) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")
         take(simulator, 0.2)
 

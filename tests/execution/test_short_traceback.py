@@ -33,7 +33,7 @@ def template(operator: BaseOperator, **rendered: Any) -> BaseOperator:
 
 
 def own_frames(error: BaseException) -> list[str]:
-    """Return the functions of this package in an exception's traceback; a test runs tasks by ``testing``."""
+    """Return the functions of this package in an exception's traceback, without ``testing``, which runs the task."""
     frames = traceback.extract_tb(error.__traceback__)
     return [
         frame.name

@@ -51,7 +51,7 @@ class TestDeadline:
         assert "when the task's execution_timeout was up" in str(run.error)
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_the_next_try_cancels_what_could_not_be_cancelled(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_the_next_try_repeats_a_failed_cancel(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=403, route="cancel_job", times=None)
         notes: dict[str, Any] = {}
         run = drive(lambda: sync(deferrable=deferrable, timeout=0.3), notes)
@@ -92,7 +92,7 @@ class TestDeadline:
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
-def test_a_job_that_ended_before_the_cancel_counts(
+def test_a_job_that_ended_before_the_cancel_keeps_its_outcome(
     simulator: Simulator, deferrable: bool, outcome: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with travelling(monkeypatch):
@@ -177,7 +177,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("status", "words"), [(400, "Correct what the answer names"), (403, "lacks the scope"), (404, "check the id")]
     )
-    def test_that_no_retry_can_mend_end_the_retries(self, simulator: Simulator, status: int, words: str) -> None:
+    def test_that_a_retry_cannot_fix_end_the_retries(self, simulator: Simulator, status: int, words: str) -> None:
         simulator.fail("status", route="trigger_sync", status=status)
         run = drive(sync)
         assert isinstance(run.error, AirflowFailException)
@@ -190,11 +190,11 @@ class TestFaults:
         assert isinstance(run.error, AirflowFailException)
         assert "/connections/conn_unknown/sync: answered 404" in str(run.error)
 
-    def test_a_wrong_key_may_be_rotating_and_is_retried(self, simulator: Simulator) -> None:
+    def test_a_wrong_key_is_retried_because_it_may_be_rotating(self, simulator: Simulator) -> None:
         simulator.fail("status", route="trigger_sync", status=401)
         assert isinstance(drive(sync).error, PlanasonixAuthenticationError)
 
-    def test_a_key_that_is_rotated_before_the_results(self, simulator: Simulator, deferrable: bool) -> None:
+    def test_a_key_rotation_before_the_results_is_tolerated(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=401, route="get_job_results")
         assert drive(lambda: sync(deferrable=deferrable)).error is None
 
@@ -238,7 +238,7 @@ class TestTheEventOfAnEarlierTry:
         assert "Airflow passed the event of try 1 to this try, which does not use it." in run.log.lines
 
     @needs_events_for_retries
-    def test_of_work_that_was_in_the_way_starts_a_new_job(self, simulator: Simulator) -> None:
+    def test_of_conflicting_work_starts_a_new_job(self, simulator: Simulator) -> None:
         other = simulator.workspace.start_sync(CONNECTION)
         event = WaitEvent.over(JobTarget(other.id), simulator.job(other.id)).model_copy(update={"try_number": 1})
         with pytest.raises(TaskDeferred) as deferred:
@@ -255,7 +255,7 @@ class TestTheEventOfAnEarlierTry:
         assert retry.execute_complete(context(Run(notes=first.notes), try_number=2), event) == first.result
         assert len(simulator.jobs()) == 1
 
-    def test_that_has_no_try_is_used(self, simulator: Simulator) -> None:
+    def test_without_a_try_number_is_used(self, simulator: Simulator) -> None:
         first = drive(lambda: sync(deferrable=True))
         event = {name: value for name, value in first.event.items() if name != "try_number"}
         result = sync(deferrable=True).execute_complete(context(Run(notes=first.notes), try_number=2), event)

@@ -188,7 +188,7 @@ class TestLostResponse:
         assert (run.error, id_of(run)) == (None, own.id)
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_is_not_a_conflict_with_metadata_of_others(
+    def test_is_not_mistaken_for_a_conflict_with_metadata_of_others(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         simulator.workspace.configure(show_metadata=True, honour_idempotency=False)
@@ -202,7 +202,7 @@ class TestLostResponse:
     @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("on_conflict", ["fail", "attach", "wait", "skip"])
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
-    def test_is_a_conflict_that_lists_show_late(
+    def test_is_found_if_it_conflicts_and_lists_show_it_late(
         self,
         simulator: Simulator,
         travel: TravelledClock,
@@ -313,15 +313,15 @@ def test_nothing_is_started_if_storing_the_record_took_too_long(
     run = drive(lambda: make(timeout=15, deferrable=deferrable))
     assert isinstance(run.error, PlanasonixTimeoutError)
     assert starts(simulator) == 0
-    assert run.notes == {}, "there is nothing for the next try to look for"
+    assert run.notes == {}, "the next try has nothing to search for"
 
 
 @pytest.mark.usefixtures("travel")
 class TestRefusedStart:
-    """It has started nothing, so the next try must not take the work of others for it."""
+    """It has started nothing, so the next try must not mistake the work of others for its own."""
 
     @pytest.mark.parametrize("on_conflict", ["fail", "skip"])
-    def test_because_of_a_conflict_does_not_make_that_work_ours(self, simulator: Simulator, on_conflict: str) -> None:
+    def test_after_a_conflict_does_not_claim_the_conflicting_work(self, simulator: Simulator, on_conflict: str) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
         theirs = start_theirs(simulator)
@@ -333,7 +333,7 @@ class TestRefusedStart:
         assert simulator.job(theirs).cancel_requested_at is None
 
     @pytest.mark.parametrize("status", [400, 401, 403])
-    def test_does_not_make_later_work_ours(self, simulator: Simulator, status: int) -> None:
+    def test_does_not_claim_later_work(self, simulator: Simulator, status: int) -> None:
         simulator.workspace.configure(conflict="allowed")
         take(simulator, 0.2)
         notes: dict[str, Any] = {}

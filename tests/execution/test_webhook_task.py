@@ -115,7 +115,7 @@ class TestASubscription:
         assert has_current_secret(destination, simulator)
         assert ended.log.lines == [f"Webhook {webhook.id} was created; its secret is in {destination.description}."]
 
-    def test_that_is_right_stays_unchanged(self, simulator: Simulator, run: Subscribe, path: Path) -> None:
+    def test_that_is_correct_stays_unchanged(self, simulator: Simulator, run: Subscribe, path: Path) -> None:
         run()
         before = path.read_text()
         for try_number, events in ((1, EVENTS), (2, EVENTS[::-1])):
@@ -416,7 +416,7 @@ class TestALostResponse:
 class TestTwoTasksAtOnce:
     @pytest.fixture
     def while_creating(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Let something happen just before, or after, the task creates its subscription."""
+        """A function that schedules an action just before, or after, the task creates its subscription."""
 
         def schedule(act: Callable[[], object], *, before: bool) -> None:
             left = [act]
@@ -433,7 +433,7 @@ class TestTwoTasksAtOnce:
 
         return schedule
 
-    def test_leave_the_older_subscription(
+    def test_keep_the_older_subscription(
         self, simulator: Simulator, run: Subscribe, destination: SecretStore, while_creating: Callable[..., None]
     ) -> None:
         others: list[Run] = []
@@ -457,7 +457,7 @@ class TestTwoTasksAtOnce:
         destination.save(theirs[0].signing_secret, webhook_id=theirs[0].id)
         assert run(try_number=2).result["action"] == "unchanged"
 
-    def test_leave_the_own_subscription_if_it_is_older(
+    def test_keep_their_own_subscription_if_it_is_older(
         self, simulator: Simulator, run: Subscribe, destination: SecretStore, while_creating: Callable[..., None]
     ) -> None:
         while_creating(run, before=False)
@@ -479,7 +479,7 @@ class TestTwoTasksAtOnce:
             ("2025-03-27T15:00:00Z", None, True),
         ],
     )
-    def test_both_give_way_if_neither_is_older(self, theirs: str | None, ours: str | None, is_older: bool) -> None:
+    def test_both_delete_theirs_if_neither_is_older(self, theirs: str | None, ours: str | None, is_older: bool) -> None:
         webhook = Webhook.model_validate({"id": "wh", "url": URL, "created_at": theirs})
         created = NewWebhook.model_validate({"id": "wh", "url": URL, "created_at": ours, "signing_secret": "x"})
         assert webhook_task._is_older(webhook, created) is is_older
@@ -524,13 +524,13 @@ class TestBadInput:
             task.execute(context(Run()))
         assert simulator.requests == []
 
-    def test_shows_of_a_url_nothing_that_lets_others_send_there(self) -> None:
+    def test_error_hides_the_secrets_in_a_url(self) -> None:
         with pytest.raises(ValueError, match="url: got") as refused:
             operator(url="http://me:precious@hooks.example.com/precious?token=precious")
         assert "precious" not in str(refused.value)
 
     @pytest.mark.parametrize("url", ["http://localhost:8080/x", "http://127.0.0.2/x", "http://[::1]/x"])
-    def test_is_not_plain_http_to_this_machine(self, url: str) -> None:
+    def test_does_not_include_plain_http_to_this_machine(self, url: str) -> None:
         assert operator(url=url).url == url
 
 
