@@ -1,4 +1,4 @@
-"""Each end is reported in any history of jobs and kills of triggerers; exactly once without kills."""
+"""Tests with random histories: watchers report every end, even if triggerers are killed; without kills exactly once."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ pytestmark = [
     pytest.mark.slow("tries hundreds of histories"),
 ]
 
-#: How long watchers run before the first kill, and after the last event of a history.
+#: Seconds that watchers run before the first kill, and after the last event of a history.
 FIRST, LAST = 30.0, MAX_POLL_INTERVAL_SECONDS + 400.0
-#: The length of a history.
+#: The length of a history, in seconds.
 SPAN = 2_000.0
 #: The events of the first of two watchers.
 EVENTS = ["job.succeeded", "job.failed", "backfill.completed"]
@@ -101,7 +101,7 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
 
 
 def slowly(call: Any) -> Any:
-    """Let a call take time, and finish although its caller was cancelled."""
+    """Return an async function that makes the call after 0.05 seconds."""
 
     async def called(*arguments: Any, **more: Any) -> Any:
         await asyncio.sleep(0.05)

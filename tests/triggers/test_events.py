@@ -69,7 +69,7 @@ class Airflow:
         return [payload.get("job_id") or payload["backfill_id"] for _, payload in self.store.received]
 
     def count_log_lines(self, text: str) -> int:
-        """How many lines of the triggers' log contain a text."""
+        """Return how many log lines of the triggers contain a text."""
         return sum(text in line for line in self.store.log.lines)
 
 
@@ -128,7 +128,7 @@ class TestAWatcher:
         }
         assert payload["metrics"]["rows_loaded"] == 22401
 
-    def test_that_is_new_reports_running_work_and_no_past(
+    def test_that_is_new_reports_running_work_but_no_past_work(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10)
@@ -145,7 +145,7 @@ class TestAWatcher:
         assert airflow.received == [running.id]
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_reports_what_ended_while_no_triggerer_ran(
+    def test_reports_jobs_that_ended_while_no_triggerer_ran(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(CONNECTION, times=None, running_seconds=1_000)
@@ -171,9 +171,9 @@ class TestAWatcher:
             async with airflow.watching(PlanasonixEventTrigger()) as triggerer:
                 await asyncio.sleep(INTERVAL)
                 job = sync(simulator)
-                while not triggerer.has_something_to_store:  # noqa: ASYNC110 - it comes by itself
+                while not triggerer.has_something_to_store:  # noqa: ASYNC110 - there is no event to wait for
                     await asyncio.sleep(0.1)
-                # A cursor that is saved now is saved too early.
+                # A cursor that is saved now is saved before its events.
                 await asyncio.sleep(0.5)
             assert airflow.received == []
             await airflow.watch_for(100, PlanasonixEventTrigger())
@@ -200,7 +200,7 @@ class TestAWatcher:
         assert payload["event"] == "backfill.completed"
         assert payload["job_url"] is None
 
-    def test_feeds_each_of_its_assets_and_saves_its_cursor_with_each(
+    def test_sends_events_to_each_of_its_assets_and_saves_its_cursor_with_each(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         async def main() -> None:
@@ -221,7 +221,7 @@ class TestAWatcher:
         assert len(expected) == 2
         assert airflow.store.ids("one") == airflow.store.ids("two") == expected
 
-    def test_with_the_name_of_its_asset_loses_nothing_while_its_dags_are_paused(
+    def test_with_the_name_of_its_asset_loses_no_event_while_its_dags_are_paused(
         self, simulator: Simulator, airflow: Airflow
     ) -> None:
         watchers = {name: PlanasonixEventTrigger(asset=name) for name in ("one", "other")}
@@ -309,7 +309,7 @@ class TestAWatcher:
         # The second was created after the first event, so a DAG may have started it in response.
         assert airflow.received == [first.id]
         assert airflow.store.ids("sales") == {}
-        # Once for each of the two.
+        # Once for each of the two watchers.
         assert airflow.count_log_lines("has shown no metadata") == 2
         assert airflow.count_log_lines(f"Job {second.id} has ended (job.succeeded), and starts no DAG") == 1
         assert airflow.count_log_lines("starts no DAG") == 1
@@ -333,7 +333,7 @@ class TestAWatcher:
                     await asyncio.sleep(10)
                     await triggerer.kill()
                     triggerer = airflow.triggerer(PlanasonixEventTrigger(**trigger))
-                # The DAG syncs what it watches.
+                # The DAG syncs the connection that it watches.
                 while reactions < len(airflow.received):
                     reactions += 1
                     sync(simulator, {"dag_id": "react", ATTEMPT_KEY: f"a{reactions}"})
@@ -344,7 +344,7 @@ class TestAWatcher:
         assert airflow.received == [others.id]
         assert airflow.count_log_lines(f"Job {own.id} has ended (job.succeeded), and starts no DAG") == 1
 
-    def test_that_has_seen_metadata_reports_jobs_without(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_that_has_seen_metadata_reports_jobs_without_metadata(self, simulator: Simulator, airflow: Airflow) -> None:
         simulator.workspace.configure(show_metadata=True, conflict="allowed")
         trigger = {"ignore_own": "react"}
 
@@ -472,7 +472,7 @@ class TestTheRequests:
         assert {request.route for request in simulator.requests} == {"list_jobs"}
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_for_backfills_are_a_few_more(self, simulator: Simulator, airflow: Airflow) -> None:
+    def test_for_backfills_add_one_per_five_minutes(self, simulator: Simulator, airflow: Airflow) -> None:
         async def main() -> None:
             async with airflow.watching(PlanasonixEventTrigger()):
                 await asyncio.sleep(3_600)
@@ -497,7 +497,7 @@ class TestTheRequests:
         assert requests(simulator, "get_job") == 1
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_for_a_long_job_beside_many_stay_few(
+    def test_for_one_long_job_among_many_short_ones_stay_few(
         self, simulator: Simulator, airflow: Airflow, travel: TravelledClock
     ) -> None:
         simulator.plan(OTHER, running_seconds=30_000)
@@ -528,7 +528,7 @@ class TestTheRequests:
 @watchers
 class TestAnOutage:
     @pytest.mark.slow("simulates hours of polls")
-    def test_of_any_length_misses_nothing_and_logs_little(
+    def test_of_any_length_loses_no_event_and_logs_few_lines(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def main() -> None:
@@ -600,7 +600,7 @@ class TestAnOutage:
         assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_with_a_job_that_is_not_found_is_logged_and_ends(
+    def test_of_a_job_that_is_not_found_is_logged_and_ends(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=10 * MAX_NOT_FOUND_SECONDS)

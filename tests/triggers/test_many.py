@@ -23,7 +23,7 @@ WAITS = 130
 
 
 def wait_for_all(simulator: Simulator, **plan: Any) -> list[Any]:
-    """Return the events of waits for one job each."""
+    """Wait for many jobs at once, and return the events."""
     jobs = []
     for connection_id in [f"conn_{number}" for number in range(WAITS)]:
         simulator.workspace.add_connection(connection_id)
@@ -39,7 +39,7 @@ def wait_for_all(simulator: Simulator, **plan: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
-def test_cost_less_than_a_request_each(simulator: Simulator, mocker: MockerFixture, outcome: str) -> None:
+def test_cost_less_than_one_request_per_wait(simulator: Simulator, mocker: MockerFixture, outcome: str) -> None:
     reads, connects = mocker.spy(PlanasonixHook, "async_settings"), mocker.spy(anyio, "connect_tcp")
     events = wait_for_all(simulator, outcome=outcome)
     assert {event["job"]["status"] for event in events} == {outcome}

@@ -53,12 +53,12 @@ def trigger(job_id: str, **arguments: Any) -> PlanasonixJobTrigger:
 
 
 def event_of(waiting: PlanasonixWaitTrigger, kind: str = "job") -> WaitEvent:
-    """Run a trigger until it sends its event."""
+    """Run a trigger until it sends its event, and return the event."""
     return WaitEvent.from_payload(asyncio.run(first_event(waiting)), kind)
 
 
 def owned(simulator: Simulator, **arguments: Any) -> PlanasonixJobTrigger:
-    """Return the trigger of a task that has started a job of a minute."""
+    """Start a job of one minute, and return the trigger of the task that owns it."""
     simulator.plan(CONNECTION, running_seconds=60)
     return trigger(started(), cancel_on_kill=True, owned=True, **arguments)
 
@@ -110,7 +110,7 @@ def test_survives_being_stored(kind: type[PlanasonixWaitTrigger], arguments: dic
     assert waiting.deadline == datetime(2025, 3, 27, tzinfo=UTC)
 
 
-def test_public_triggers_wait_for_the_same_as_the_generic_one() -> None:
+def test_public_triggers_have_the_target_of_the_generic_trigger() -> None:
     for waiting in (
         PlanasonixJobTrigger("job_1", states=["running"]),
         PlanasonixBackfillTrigger("bf_1"),
@@ -120,7 +120,7 @@ def test_public_triggers_wait_for_the_same_as_the_generic_one() -> None:
         assert (type(target), target.serialize()) == (type(waiting.target), waiting.target.serialize())
 
 
-def test_refuses_to_cancel_what_is_no_work() -> None:
+def test_a_sync_trigger_rejects_cancel_on_kill() -> None:
     with pytest.raises(ValueError, match="cancel_on_kill: a sync of connection c cannot be cancelled"):
         PlanasonixSyncTrigger("c", "2025-03-27", cancel_on_kill=True)
 
@@ -166,19 +166,19 @@ def test_continues_in_another_triggerer(simulator: Simulator) -> None:
 
     asyncio.run(killed())
     (job,) = simulator.jobs()
-    assert job.status == "running", "a triggerer that goes away cancels nothing"
+    assert job.status == "running", "a triggerer that stops cancels nothing"
     simulator.workspace.cancel(job.id)
     assert event_of(deserialize_trigger(first)).outcome == "over"
 
 
-def test_holds_its_event_back_until_not_before(simulator: Simulator) -> None:
+def test_delays_its_event_until_not_before(simulator: Simulator) -> None:
     not_before = datetime.now(UTC) + timedelta(seconds=0.5)
     event = asyncio.run(first_event(trigger(started(), not_before=not_before)))
     assert datetime.now(UTC) >= not_before
     assert WaitEvent.from_payload(event, "job").outcome == "over"
 
 
-def test_holds_its_event_back_for_seconds_if_the_workers_clock_is_ahead(
+def test_delays_its_event_only_by_seconds_if_the_workers_clock_is_ahead(
     simulator: Simulator, travel: TravelledClock
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
@@ -188,7 +188,7 @@ def test_holds_its_event_back_for_seconds_if_the_workers_clock_is_ahead(
     assert travel.passed <= DEFER_SETTLE_TIME.total_seconds() + 0.1
 
 
-def test_does_not_poll_while_its_event_would_be_held_back(simulator: Simulator) -> None:
+def test_does_not_poll_while_its_event_is_delayed(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     not_before = datetime.now(UTC) + timedelta(seconds=0.3)
     asyncio.run(first_event(trigger(started(), poll_interval=10, not_before=not_before)))
@@ -206,7 +206,7 @@ def test_cancels_at_the_deadline_with_cancel_on_kill(simulator: Simulator) -> No
 
 
 @pytest.mark.parametrize("cancelling_seconds", [0, 60])
-def test_another_triggerer_repeats_and_counts_no_cancel(
+def test_another_triggerer_neither_repeats_nor_counts_the_cancel(
     simulator: Simulator, statsd: StatsdServer, cancelling_seconds: float
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=cancelling_seconds)
@@ -217,7 +217,7 @@ def test_another_triggerer_repeats_and_counts_no_cancel(
     assert len(statsd.named(metrics.JOB_CANCELLED)) == 1
 
 
-def test_polls_at_the_deadline_although_the_rate_limit_runs_short(simulator: Simulator) -> None:
+def test_polls_at_the_deadline_although_the_rate_limit_is_exhausted(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, running_seconds=0)
     job_id = started()
     headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
@@ -246,7 +246,7 @@ def test_reports_a_failed_cancel(simulator: Simulator, monkeypatch: pytest.Monke
 
 
 def test_reports_its_own_bug_in_its_event(simulator: Simulator, mocker: MockerFixture) -> None:
-    # Nothing real can be made to break here.
+    # No real fault can cause a bug here.
     mocker.patch("planasonix_provider.triggers.base.WaitState", side_effect=ZeroDivisionError)
     waiting = trigger("job_1")
     record(waiting, Log())
@@ -256,7 +256,9 @@ def test_reports_its_own_bug_in_its_event(simulator: Simulator, mocker: MockerFi
 
 
 @pytest.mark.slow("simulates many waits")
-def test_a_hundred_share_one_client_and_have_separate_logs(simulator: Simulator, mocker: MockerFixture) -> None:
+def test_a_hundred_triggers_share_one_client_and_have_separate_logs(
+    simulator: Simulator, mocker: MockerFixture
+) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
@@ -280,7 +282,7 @@ def test_a_hundred_share_one_client_and_have_separate_logs(simulator: Simulator,
 
 
 @pytest.mark.slow("simulates many waits")
-def test_a_hundred_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_triggers_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
@@ -303,7 +305,7 @@ def test_a_hundred_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pyt
     assert result["metrics"]["rows_loaded"] == 7
 
 
-def test_a_missing_connection_is_an_event_with_a_reason() -> None:
+def test_a_missing_connection_is_reported_in_the_event() -> None:
     event = event_of(trigger("job_1", planasonix_conn_id="nowhere"))
     assert event.error == "configuration"
     assert "There is no Airflow connection 'nowhere'" in str(event.message)
@@ -323,7 +325,7 @@ class TestABackfill:
         assert (read.work.id, read.work.status) == (backfill_id, "completed")
         assert {request.route for request in simulator.requests} == {"trigger_backfill", "get_backfill"}
 
-    def test_of_thousands_of_jobs_costs_the_requests_of_one(self, simulator: Simulator) -> None:
+    def test_of_thousands_of_jobs_is_polled_without_requests_for_its_jobs(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, jobs=5_000, parallel=5_000, queued_seconds=0, job_seconds=0.5)
         event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_started(), poll_interval=0.1)))
         asked = [request.route for request in simulator.requests]
@@ -433,7 +435,7 @@ class TestAKill:
 
 
 class TestACancelWithoutAReason:
-    """Airflow before 3.3 cancels triggers that were killed, that move, and all at a shutdown alike."""
+    """Airflow before 3.3 cancels a trigger in the same way if it was killed, if it moves, and at a shutdown."""
 
     @pytest.fixture(autouse=True)
     def without_on_kill(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,7 +450,7 @@ class TestACancelWithoutAReason:
     @staticmethod
     async def until(has_come: Callable[[], bool]) -> None:
         async with asyncio.timeout(120):
-            while not has_come():  # noqa: ASYNC110 - it comes in another thread
+            while not has_come():  # noqa: ASYNC110 - another thread fulfils the condition
                 await asyncio.sleep(0.01)
 
     @staticmethod

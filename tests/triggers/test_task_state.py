@@ -52,11 +52,13 @@ def test_airflow_calls_on_kill_from_3_3_on() -> None:
         ("up_for_retry", None),
     ],
 )
-class TestATask:
-    @pytest.mark.skipif(AIRFLOW.major < 3, reason="Airflow 2 has another way to ask")
+class TestKillReason:
+    @pytest.mark.skipif(AIRFLOW.major < 3, reason="Airflow 2 reads the database")
     @pytest.mark.parametrize("ti", [TI, MAPPED], ids=["plain", "mapped"])
-    def test_is_asked_for(self, mocker: MockerFixture, ti: Any, state: str | None, reason: str | None) -> None:
-        """There is no supervisor that could answer."""
+    def test_is_requested_from_the_supervisor(
+        self, mocker: MockerFixture, ti: Any, state: str | None, reason: str | None
+    ) -> None:
+        """No supervisor runs here that could answer."""
         name = "load_2" if ti is MAPPED else "load"
         ask = mocker.patch(
             "airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states",
@@ -78,7 +80,7 @@ class TestATask:
         assert "task_instance.dag_id = 'nightly' AND task_instance.task_id = 'load'" in where
 
 
-def test_no_task_has_no_kill_reason() -> None:
+def test_without_a_task_there_is_no_kill_reason() -> None:
     assert asyncio.run(kill_reason(None)) is None
 
 
@@ -119,7 +121,7 @@ def test_only_the_main_task_of_an_event_loop_is_interrupted() -> None:
 
 
 def test_a_state_is_unknown_if_airflow_does_not_answer() -> None:
-    """There is no supervisor that could answer."""
+    """No supervisor runs here that could answer."""
     assert runs_elsewhere(SimpleNamespace()) is None
 
 
@@ -148,12 +150,12 @@ class TestTheHealthOfTheApiServer:
             pytest.param(lambda _: None, False, id="healthy"),
             pytest.param(hang, True, id="hangs"),
             pytest.param(answer_with(503), True, id="503"),
-            pytest.param(answer_with(404), False, id="serves tasks alone"),
-            pytest.param(answer_with(body=health("unhealthy")), True, id="its database is away"),
+            pytest.param(answer_with(404), False, id="serves only tasks"),
+            pytest.param(answer_with(body=health("unhealthy")), True, id="its database is down"),
             pytest.param(answer_with(body=["unknown"]), False, id="another body"),
         ],
     )
-    def test_is_compared_with_the_one_at_the_start(
+    def test_is_compared_with_its_state_at_the_start(
         self, server: ApiServer, monkeypatch: pytest.MonkeyPatch, change: Callable[[ApiServer], None], is_lost: bool
     ) -> None:
         # A slow machine may need more than a second for an answer.
@@ -213,7 +215,7 @@ class TestTheHealthOfTheApiServer:
             ({"CORE__EXECUTION_API_SERVER_URL": "in-process://execution/"}, ""),
         ],
     )
-    def test_is_asked_where_the_supervisor_asks(
+    def test_is_requested_at_the_url_of_the_supervisor(
         self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], url: str
     ) -> None:
         for name, value in settings.items():
@@ -221,6 +223,6 @@ class TestTheHealthOfTheApiServer:
         assert ApiServerHealth()._url == url
 
 
-@pytest.mark.skipif(AIRFLOW.major >= 3, reason="Airflow 3 has one")
+@pytest.mark.skipif(AIRFLOW.major >= 3, reason="Airflow 3 has an API server")
 def test_airflow_2_has_no_api_server_to_ask() -> None:
     assert ApiServerHealth()._url == ""
