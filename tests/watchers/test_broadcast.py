@@ -58,7 +58,7 @@ def test_does_not_wait_for_a_consumer_that_has_left() -> None:
     TravelledClock().run(main())
 
 
-def test_gives_the_triggerer_time_to_store_events_before_a_checkpoint() -> None:
+def test_delays_a_checkpoint_so_that_the_triggerer_can_store_events() -> None:
     batch, checkpoint = CompletionBatch(), CompletionBatch(is_checkpoint=True, is_scan_end=True)
 
     async def main() -> None:

@@ -76,7 +76,7 @@ def stream(history: History, registry: SubscriberRegistry) -> Any:
 
 
 def run(history: History, *recorders: Recorder, seconds: float) -> None:
-    """Consume the stream for a while."""
+    """Consume the stream for a number of seconds."""
 
     async def main() -> None:
         registry = SubscriberRegistry()
@@ -112,7 +112,7 @@ class TestIntervals:
         later = [Recorder(interval=3_000, subscribes_at=100 + number / 100) for number in range(20)]
         recorders = [Recorder(interval=3_000), *later]
         run(history, *recorders, seconds=200)
-        # For the first, for the others together, and for those that came during that scan.
+        # One scan for the first, one for the others, and one for those that subscribed during that scan.
         assert history.requests["/jobs"] == 3
         assert all(recorder.subscriber.needs_save for recorder in recorders)
 
@@ -123,7 +123,7 @@ class TestIntervals:
 
 
 @pytest.mark.parametrize(("other", "requested"), [("conn_1", "conn_1"), ("conn_2", None)])
-def test_the_list_is_filtered_by_connection_if_all_want_the_same(other: str, requested: str | None) -> None:
+def test_the_list_is_filtered_by_connection_if_all_filters_name_the_same(other: str, requested: str | None) -> None:
     jobs = [Life(f"job_{n}", 10, 20, fields={"connection_id": f"conn_{n}"}) for n in (1, 2)]
     seen: set[Any] = set()
     history = History(jobs, on_request=lambda request: seen.add(request.query.get("connection_id")))
@@ -134,7 +134,7 @@ def test_the_list_is_filtered_by_connection_if_all_want_the_same(other: str, req
 
 
 class TestUnreadableRows:
-    def test_hide_no_other_work_and_are_requested_by_themselves(self) -> None:
+    def test_hide_no_other_work_and_are_requested_one_by_one(self) -> None:
         recorder, late = Recorder(), Recorder(interval=60, subscribes_at=230)
         lives = [Life(f"job_{number}", 10 * number, 100 + 10 * number) for number in range(30)]
         history = History(lives, unreadable={"job_3", "job_7"})
@@ -143,11 +143,11 @@ class TestUnreadableRows:
         readable = [life for life in lives if life.id not in history.unreadable]
         assert all(recorder.times[life.id] == pytest.approx(life.ends, abs=31) for life in readable)
         assert recorder.times["job_3"] < 130 + MAX_POLL_INTERVAL_SECONDS + 31
-        # It had ended before this one subscribed.
+        # The job had ended before this recorder subscribed.
         assert "job_7" not in late.times
         assert history.requests["/jobs/{job_id}"] < 100
 
-    def test_that_are_unreadable_alone_too_do_not_hide_the_backfills(self) -> None:
+    def test_of_jobs_that_stay_unreadable_do_not_hide_the_backfills(self) -> None:
         lives = [Life(f"job_{number}", 10 * number, 100 + 10 * number) for number in range(60)]
         history = History(lives, [backfill("bf_1", 5, 300)], unreadable=ids(lives), is_unreadable_alone=True)
         run(history, recorder := Recorder(BOTH), seconds=3_000)
@@ -160,7 +160,7 @@ class TestUnreadableRows:
         run(History(lives, unreadable=ids(lives)), recorder := Recorder(), seconds=3_000)
         assert recorder.times.keys() == ids(lives)
 
-    def test_that_do_not_match_are_requested_now_and_then(self) -> None:
+    def test_that_do_not_match_are_requested_rarely(self) -> None:
         history = History([Life("job_1", 10, 100)], unreadable={"job_1"})
         run(history, recorder := Recorder(EventFilter(frozenset({"job.failed"}))), seconds=3_000)
         assert recorder.times == {}
@@ -183,7 +183,7 @@ class TestANewSubscriber:
     @pytest.mark.parametrize("newest_first", [True, False])
     @pytest.mark.parametrize("pause", [0.005, 0.02, 0.1])
     def test_misses_no_running_job_while_others_end(self, newest_first: bool, pause: float) -> None:
-        # Each page takes 0.02 s: jobs that end move the later ones up, across the edge of the page that was read.
+        # Each page takes 0.02 s. When jobs end, later jobs move up to a page that was already read.
         ending = [Life(f"ending_{n}", -1 - n, 0.045 + pause * n) for n in range(60)]
         running = [Life(f"running_{n}", -100 - n, 500 + n) for n in range(350)]
         history = History([*ending, *running], newest_first=newest_first)
@@ -201,7 +201,7 @@ class TestANewSubscriber:
         class Unsettled(History):
             def _page(self, lives: list[Life], model: Any, query: dict[str, Any]) -> Any:
                 if query.get("status"):
-                    # Old jobs appear again and again.
+                    # Each response contains other old jobs.
                     lives = [Life(f"job_{self.time:.2f}_{n}", -100 - n, 500) for n in range(101)]
                 return super()._page(lives, model, query)
 
@@ -212,7 +212,7 @@ class TestANewSubscriber:
 
     @pytest.mark.parametrize("event_filter", [JOBS, BOTH])
     def test_continues_after_a_first_scan_that_was_interrupted(self, event_filter: EventFilter) -> None:
-        # The first job ends after the list of active jobs, and before the list of all.
+        # The first job ends after the list of active jobs, and before the list of all jobs.
         lives = [
             Life("during", -100, 0.045),
             Life("job_1", -100, 500),
@@ -229,7 +229,7 @@ class TestANewSubscriber:
                     async for batch in batches:
                         batch.acknowledged.set()
                         if batch.is_checkpoint:
-                            # Nothing was reported yet: the new cursor is saved before that.
+                            # The new cursor is saved before any event is reported.
                             assert first.subscriber.needs_save
                             saved = first.subscriber.to_json()
                             break
@@ -321,7 +321,7 @@ class TestLists:
         assert not recorder.subscriber.cursors["job"].pending
         assert history.requests["/jobs/{job_id}"] == 1
 
-    def test_without_dates_are_reported_once_and_never_for_the_past(self) -> None:
+    def test_without_dates_report_each_end_once_and_no_past_work(self) -> None:
         history = History(
             backfills=[backfill("past", 1, 10), backfill("bf_1", 900, 1_500), backfill("bf_2", 1_600, 1_610)],
             newest_first=False,
@@ -336,7 +336,7 @@ class TestLists:
         assert len(recorder.times) == 450
         assert len(set(recorder.times.values())) == 5
 
-    def test_are_not_cut_off_if_a_few_rows_are_sorted_by_chance(self) -> None:
+    def test_are_read_to_the_end_if_a_few_rows_are_sorted_by_chance(self) -> None:
         backfills = [backfill(f"bf_{n}", 50 + n, 60 + n) for n in range(20)]
         old = [backfill(f"old_{n}", -9_000 - n, -8_000) for n in range(40)]
         history = History(backfills=[*old, *backfills], newest_first=False, page_size=2)
@@ -345,7 +345,7 @@ class TestLists:
 
     @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("newest_first", [True, False])
-    def test_of_backfills_are_cut_off_if_they_are_sorted(self, newest_first: bool) -> None:
+    def test_of_backfills_are_read_only_to_the_watermark_if_they_are_sorted(self, newest_first: bool) -> None:
         old = [backfill(f"old_{n}", -9_000 - n, -8_000) for n in range(1_000)]
         history = History(backfills=[*old, backfill("bf_1", 50, 400)], newest_first=newest_first)
         run(history, recorder := Recorder(BACKFILLS), seconds=600)
@@ -416,7 +416,7 @@ class TestErrors:
         assert sum("GET /api/v1/jobs/job_7: answered 500." in record.message for record in caplog.records) == 2
         assert recorder.subscriber.watermark > timedelta(seconds=1_000) + BEGAN
 
-    def test_of_one_job_for_ever_do_not_hide_other_pages(self) -> None:
+    def test_of_one_job_that_never_end_do_not_hide_other_pages(self) -> None:
         def fail(request: Any) -> None:
             if is_item(request, "broken"):
                 raise PlanasonixServerError(f"{request}: answered 500.", status=500)
@@ -438,7 +438,7 @@ class TestErrors:
         assert len(recorder.times) == 250
         assert history.requests["/jobs/{job_id}"] < 250 + 10 * 1_000 / 30
 
-    def test_of_the_next_page_do_not_take_back_reported_work(self) -> None:
+    def test_of_the_next_page_do_not_revoke_reported_work(self) -> None:
         def fail(request: Any) -> None:
             if "cursor" in request.query and not history.outages:
                 history.outages.append((history.time, history.time + 10))
@@ -457,7 +457,7 @@ class TestErrors:
         assert history.requests["/jobs"] <= 10 + 60 + 200
         assert sum("The lists of Planasonix cannot be read" in record.message for record in caplog.records) == 6
 
-    def test_of_our_own_are_logged_and_the_scan_is_repeated(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_caused_by_a_bug_are_logged_and_the_scan_is_repeated(self, caplog: pytest.LogCaptureFixture) -> None:
         def fail(request: Any) -> None:
             if 50 < history.time < 70:
                 raise ZeroDivisionError
@@ -480,7 +480,7 @@ def test_a_registry_is_shared_by_event_loop_and_airflow_connection() -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 3600])
-def test_the_lag_of_each_event_is_by_the_clock_of_the_api(statsd: StatsdServer, ahead: int) -> None:
+def test_the_lag_metric_uses_the_clock_of_the_api(statsd: StatsdServer, ahead: int) -> None:
     life = Life("job_1", 100, 205)
     history = History([life], ahead=lambda _: timedelta(seconds=ahead))
     recorder = Recorder(BOTH, interval=30)

@@ -94,7 +94,7 @@ def test_the_watermark_passes_a_pending_job_if_that_saves_a_page() -> None:
     assert cursor.needs_report(job("job_pending", 10))
 
 
-def test_work_of_one_second_is_passed_together() -> None:
+def test_the_watermark_passes_all_work_of_one_second_together() -> None:
     cursor = new_cursor()
     for number in range(50):
         cursor.mark_reported(job(f"job_{number}", 10), at(20))
@@ -142,7 +142,7 @@ def test_survives_json() -> None:
     assert not any(restored.needs_report(job(f"job_{number}", 7.5)) for number in range(50))
 
 
-def test_a_saved_cursoris_small_and_loses_no_pending_job() -> None:
+def test_a_saved_cursor_is_small_and_loses_no_pending_job() -> None:
     cursor = new_cursor()
     for number in range(2 * MAX_PENDING):
         cursor.add_pending(job(f"job_open_{number:06}_{'x' * 16}", -number), at(0))
@@ -164,6 +164,6 @@ def test_a_mark_of_an_impossible_time_is_rejected() -> None:
 @pytest.mark.parametrize(
     "saved", [None, [], {}, {"watermark": "x", "pending": {}, "reported": {}}, {"watermark": str(BEGAN)}]
 )
-def test_a_damaged_cursoris_rejected(saved: Any) -> None:
+def test_a_damaged_cursor_is_rejected(saved: Any) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Cursor.from_json(saved)
