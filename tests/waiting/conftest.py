@@ -10,11 +10,11 @@ from tests.support.time_travel import BEGAN
 
 @pytest.fixture(autouse=True)
 def _a_short_refusal() -> None:
-    """Let refusals persist for as long as they have to: a minute passes at once here."""
+    """Override the fixture of the package: time is simulated here, so a minute of refusals passes at once."""
 
 
 @pytest.fixture
 def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
-    """Let time pass only while somebody sleeps, without Airflow."""
+    """A clock that moves only during sleeps, without Airflow."""
     with travel_clock(BEGAN) as travel:
         yield travel

@@ -15,7 +15,7 @@ from planasonix_provider.waiting.attempt import Attempt, AttemptRecord
 ATTEMPT = Attempt("nightly", "load", "scheduled__2025-03-27T02:00:00+00:00", 1, -1)
 
 
-def test_leads_from_a_run_in_planasonix_back_to_the_task() -> None:
+def test_metadata_names_the_task_of_a_run_in_planasonix() -> None:
     assert ATTEMPT.metadata == {
         "dag_id": "nightly",
         "task_id": "load",
@@ -33,7 +33,7 @@ def test_leads_from_a_run_in_planasonix_back_to_the_task() -> None:
         pytest.param(None, {}, id="local folder"),
     ],
 )
-def test_names_the_version_of_the_dag(version: str | None, metadata: dict[str, str]) -> None:
+def test_metadata_has_the_version_of_the_dag(version: str | None, metadata: dict[str, str]) -> None:
     dag_version, bundle = uuid4(), SimpleNamespace(name="warehouse", version=version)
     ti = SimpleNamespace(
         dag_id="nightly",
@@ -65,7 +65,7 @@ def test_shares_its_key_with_no_earlier_run_of_the_same_names() -> None:
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
-def test_has_a_key_that_a_header_can_hold(dag_id: str, task_id: str, run_id: str) -> None:
+def test_has_a_key_that_is_valid_in_a_header(dag_id: str, task_id: str, run_id: str) -> None:
     key = Attempt(dag_id, task_id, run_id, 1, -1).idempotency_key
     assert key.isascii()
     assert key.isprintable()
@@ -75,7 +75,7 @@ def test_has_a_key_that_a_header_can_hold(dag_id: str, task_id: str, run_id: str
 
 @dataclass
 class TaskInstance:
-    """A task instance whose tries are counted as Airflow counts them."""
+    """A task instance that counts its tries as Airflow does."""
 
     retries: int
     max_tries: int = 0
@@ -122,7 +122,7 @@ class TaskInstance:
 class TestAClear:
     @pytest.mark.parametrize("counts_every_clear", [True, False])
     @pytest.mark.parametrize(("tries", "before", "after"), [(1, 1, 0), (2, 3, 1), (2, 2, 0), (1, 3, 2)])
-    def test_is_noticed_although_the_retries_were_lowered_by_the_tries_that_were_made(
+    def test_is_detected_if_retries_were_lowered_by_the_number_of_tries(
         self, tries: int, before: int, after: int, counts_every_clear: bool
     ) -> None:
         ti = TaskInstance(retries=before)
@@ -134,7 +134,7 @@ class TestAClear:
         assert ti.max_tries == record.max_tries
         assert ti.is_cleared_since(record, counts_every_clear=counts_every_clear)
 
-    def test_is_noticed_in_the_record_of_an_earlier_version(self) -> None:
+    def test_is_detected_with_the_record_of_an_earlier_version(self) -> None:
         ti = TaskInstance(retries=1)
         record = AttemptRecord.model_validate_json(ti.record().model_dump_json(exclude={"retries", "clear_number"}))
         assert (record.retries, record.clear_number) == (None, None)
@@ -142,7 +142,7 @@ class TestAClear:
         ti.clear()
         assert ti.is_cleared_since(record)
 
-    def test_before_the_dag_run_was_deleted_and_made_again_is_noticed(self) -> None:
+    def test_is_detected_after_the_dag_run_was_deleted_and_created_again(self) -> None:
         ti = TaskInstance(retries=1, clear_number=2)
         record = ti.record()
         ti = TaskInstance(retries=1)
@@ -156,7 +156,7 @@ class TestAClear:
         ),
         counts_every_clear=st.booleans(),
     )
-    def test_is_never_taken_for_a_retry_if_the_task_starts_with_the_retries_of_the_clear(
+    def test_is_never_mistaken_for_a_retry_if_retries_stay_as_at_the_clear(
         self, retries: int, acts: list[Any], counts_every_clear: bool
     ) -> None:
         ti = TaskInstance(retries)
@@ -172,16 +172,14 @@ class TestAClear:
 
 class TestARetry:
     @given(retries=st.lists(st.integers(0, 9), min_size=2, max_size=5))
-    def test_is_one_whatever_the_retries_are_now_if_nothing_of_the_dag_run_was_cleared(
-        self, retries: list[int]
-    ) -> None:
+    def test_is_not_a_clear_with_any_number_of_retries_if_nothing_was_cleared(self, retries: list[int]) -> None:
         ti = TaskInstance(retries[0])
         record = ti.record()
         for ti.retries in retries[1:]:
             ti.retry()
             assert not ti.is_cleared_since(record)
 
-    def test_is_one_although_the_retries_were_lowered_by_the_number_of_this_try(self) -> None:
+    def test_is_not_a_clear_if_retries_were_lowered_by_the_try_number(self) -> None:
         ti = TaskInstance(3)
         record = ti.record()
         ti.retries = 1
@@ -190,7 +188,7 @@ class TestARetry:
 
     @pytest.mark.parametrize("counts_every_clear", [True, False])
     @pytest.mark.parametrize("retries", [2, 3, 9])
-    def test_is_one_although_another_task_was_cleared_and_the_retries_were_raised(
+    def test_is_not_a_clear_if_another_task_was_cleared_and_retries_were_raised(
         self, retries: int, counts_every_clear: bool
     ) -> None:
         ti = TaskInstance(2)
@@ -200,7 +198,7 @@ class TestARetry:
         ti.retry()
         assert not ti.is_cleared_since(record, counts_every_clear=counts_every_clear)
 
-    def test_without_a_task_and_a_dag_run_in_the_context_is_told_by_the_last_try_alone(self) -> None:
+    def test_without_a_task_and_a_dag_run_in_the_context_is_not_a_clear(self) -> None:
         record = TaskInstance(1).record()
         ti = SimpleNamespace(
             dag_id="nightly", task_id="load", run_id="run", map_index=-1, try_number=2, max_tries=record.max_tries

@@ -45,7 +45,7 @@ def test_polls_once_an_interval(travel: TravelledClock) -> None:
     assert polls == [10, 20, 30, 40]
 
 
-def test_stops_when_its_sleep_says_that_the_task_was_killed(travel: TravelledClock) -> None:
+def test_stops_if_its_sleep_raises_because_the_task_was_killed(travel: TravelledClock) -> None:
     def nap(seconds: float) -> None:
         travel.sleep(seconds)
         raise InterruptedError
@@ -55,7 +55,7 @@ def test_stops_when_its_sleep_says_that_the_task_was_killed(travel: TravelledClo
 
 
 @pytest.mark.parametrize("how", [{"interval": 600}, {"rate_limit_delay": lambda: 60.0}], ids=["interval", "rate limit"])
-def test_ends_at_the_deadline_though_the_next_poll_is_far(travel: TravelledClock, how: dict[str, Any]) -> None:
+def test_ends_at_the_deadline_although_the_next_poll_is_later(travel: TravelledClock, how: dict[str, Any]) -> None:
     event, polls = wait(travel, running_for(1_000), deadline=BEGAN + timedelta(seconds=42), **how)
     assert event.is_out_of_time
     assert polls == []
@@ -75,14 +75,14 @@ def test_gives_up_after_an_hour_of_outage(travel: TravelledClock) -> None:
 
 
 @pytest.mark.parametrize(("retry_after", "polls"), [(90, [10, 100]), (259_200, [10, 910])])
-def test_waits_as_long_as_a_429_asks_up_to_a_quarter_of_an_hour(
+def test_waits_for_retry_after_but_at_most_15_minutes(
     travel: TravelledClock, retry_after: float, polls: list[float]
 ) -> None:
     busy = api_error(429, retry_after=retry_after)
     assert wait(travel, lambda passed: busy if passed < 20 else running_for(0)(passed))[1] == polls
 
 
-def test_polls_later_where_the_rate_limit_runs_short(travel: TravelledClock) -> None:
+def test_polls_later_if_the_rate_limit_is_nearly_exhausted(travel: TravelledClock) -> None:
     def rate_limit_delay() -> float:
         turn = 18 if travel.passed < 20 else 58 if travel.passed > 35 else 0
         return max(0.0, turn - travel.passed)
@@ -90,11 +90,11 @@ def test_polls_later_where_the_rate_limit_runs_short(travel: TravelledClock) -> 
     assert wait(travel, running_for(35), rate_limit_delay=rate_limit_delay)[1] == [18, 28, 58]
 
 
-def test_lets_others_go_first_for_a_minute_at_most(travel: TravelledClock) -> None:
+def test_waits_for_the_rate_limit_for_at_most_a_minute(travel: TravelledClock) -> None:
     assert wait(travel, running_for(100), rate_limit_delay=lambda: 3_500.0)[1] == [70, 140]
 
 
-def test_takes_one_refusal_of_the_key_for_a_rotation(travel: TravelledClock) -> None:
+def test_tolerates_a_refused_key_as_a_rotation(travel: TravelledClock) -> None:
     refusal = api_error(401)
     event, polls = wait(travel, lambda passed: refusal if passed < 15 else running_for(30)(passed))
     assert event.outcome == "over"

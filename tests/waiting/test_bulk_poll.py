@@ -31,7 +31,7 @@ def page(jobs: list[Job], cursor: str | None = None) -> Page[Job]:
 
 @dataclass
 class Shelf:
-    """Jobs, and lists of them, newest first. What the lists say may differ from what is so."""
+    """Jobs, and lists of them with the newest first. ``listed`` changes or hides a job in the lists."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     listed: Callable[[Job], Job | None] = lambda job: job
@@ -114,7 +114,7 @@ async def holding(
 
 
 def raising(error: PlanasonixError) -> Callable[..., Any]:
-    """Return an answer, or lists, that raise an error."""
+    """Return a function that raises an error, for ``answer`` or ``lists``."""
 
     def answer(*_: object) -> Any:
         raise error
@@ -127,11 +127,11 @@ def ticks(number: int, interval: float = 5) -> Callable[[], Any]:
 
 
 def direct(there: Planasonix) -> int:
-    """How many jobs were polled by themselves."""
+    """Return the number of polls of single jobs."""
     return there.asked.total() - there.asked[JOBS]
 
 
-class TestRowsThatCannotBeRead:
+class TestUnreadableRows:
     ROWS: ClassVar[list[Any]] = [
         {"id": "job_odd"},
         {"status": "running"},
@@ -142,8 +142,8 @@ class TestRowsThatCannotBeRead:
     ]
 
     @pytest.mark.parametrize("row", ROWS)
-    def test_spare_the_others_a_poll_each(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
-        """Two hundred waits took ninety times as many requests, because each was polled by itself."""
+    def test_cause_no_single_polls_of_the_other_jobs(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
+        """Without this, each of 200 jobs was polled alone, which took 90 times as many requests."""
 
         def with_a_row(query: dict[str, Any]) -> Page[Job]:
             found = shelf.list(query)
@@ -156,7 +156,7 @@ class TestRowsThatCannotBeRead:
         assert direct(there) <= 10
         assert all(received.values())
 
-    def test_are_polled_by_themselves(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_are_polled_one_by_one(self, there: Planasonix, shelf: Shelf) -> None:
         def without_a_state(query: dict[str, Any]) -> Page[Job]:
             found = shelf.list(query)
             rows = [{"id": job.id} if job.id == "job_7" else job for job in found.data]
@@ -171,18 +171,20 @@ class TestRowsThatCannotBeRead:
         assert direct(there) <= 15
 
 
-class TestACheapWay:
-    def test_is_a_page_for_a_hundred_that_run(self, there: Planasonix, shelf: Shelf) -> None:
+class TestBulkPoll:
+    def test_takes_one_page_per_hundred_running_jobs(self, there: Planasonix, shelf: Shelf) -> None:
         received = waiting(there, shelf.add(f"job_{n}" for n in range(500)), ticks(4))
         assert there.asked == {JOBS: 4 * 5}
         assert all(len(answers) == 4 for answers in received.values())
 
-    def test_asks_the_second_list_for_what_is_not_in_the_first(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_requests_the_second_list_for_jobs_that_the_first_does_not_contain(
+        self, there: Planasonix, shelf: Shelf
+    ) -> None:
         ids = shelf.add(f"job_{n}" for n in range(150)) + shelf.add([f"queued_{n}" for n in range(50)], "queued")
         waiting(there, ids, ticks(3))
         assert there.asked == {JOBS: 3 * 3}
 
-    def test_is_a_page_for_a_hundred_that_end(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_takes_one_page_per_hundred_jobs_that_end(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
 
         async def end() -> None:
@@ -192,11 +194,11 @@ class TestACheapWay:
             await asyncio.sleep(4)
 
         received = waiting(there, ids, end)
-        # An empty page of those that run, one of those that are queued, and five of those that have succeeded.
+        # An empty page of running jobs, one of queued jobs, and five of succeeded jobs.
         assert there.asked == {JOBS: 2 + 5}
         assert {answers[-1].status for answers in received.values()} == {"succeeded"}
 
-    def test_is_a_poll_each_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_not_used_for_a_few_jobs(self, there: Planasonix, shelf: Shelf) -> None:
         waiting(there, shelf.add(f"job_{n}" for n in range(4)), ticks(3))
         assert there.asked[JOBS] == 0
         assert direct(there) == 12
@@ -219,13 +221,13 @@ class TestACheapWay:
             return await asyncio.gather(*(count(job_id, 5 + 7 * (n % 2)) for n, job_id in enumerate(ids)))
 
         seen = TravelledClock().run(main())
-        # Each at least as often as it wants, and all for the requests of the fastest.
+        # Each wait gets an answer at least as often as it wants, with the requests of the fastest wait.
         assert min(seen[0::2]) >= 11
         assert min(seen[1::2]) >= 4
         assert there.asked.total() <= 18
 
     @pytest.mark.parametrize(("pause", "most"), [(0, 3), (0.004, 3), (0.11, 20)])
-    def test_is_found_by_waits_that_begin_one_by_one(
+    def test_is_used_by_waits_that_begin_one_by_one(
         self, there: Planasonix, shelf: Shelf, pause: float, most: int
     ) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
@@ -242,8 +244,8 @@ class TestACheapWay:
         assert TravelledClock().run(main()) <= most
         assert there.asked.total() <= 12
 
-    def test_is_found_after_a_restart_that_begins_with_the_oldest(self, there: Planasonix, shelf: Shelf) -> None:
-        # The lists have the newest first.
+    def test_is_used_after_a_restart_that_begins_with_the_oldest_jobs(self, there: Planasonix, shelf: Shelf) -> None:
+        # Lists begin with the newest job.
         ids = shelf.add(f"job_{n}" for n in range(1_000))
 
         async def main() -> None:
@@ -254,7 +256,7 @@ class TestACheapWay:
         assert direct(there) <= 20
         assert there.asked[JOBS] <= 100
 
-    def test_is_not_given_up_for_many_because_it_is_useless_for_few(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_kept_for_many_jobs_although_it_does_not_help_a_few(self, there: Planasonix, shelf: Shelf) -> None:
         few = shelf.add(f"old_{n}" for n in range(5))
         shelf.add(f"theirs_{n}" for n in range(5_000))
         many = shelf.add(f"job_{n}" for n in range(300))
@@ -273,14 +275,16 @@ class TestACheapWay:
         assert direct(there) <= 4 * 5 + 5
 
     @pytest.mark.slow("simulates hours of many waits")
-    def test_is_not_spoilt_by_other_peoples_jobs(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_tried_rarely_if_the_lists_contain_thousands_of_jobs_of_others(
+        self, there: Planasonix, shelf: Shelf
+    ) -> None:
         ours = shelf.add(f"ours_{n}" for n in range(20))
         shelf.add(f"theirs_{n}" for n in range(50_000))
         waiting(there, ours, ticks(720))
         assert there.asked.total() <= 20 * 720 * 1.007
         assert there.asked[JOBS] <= 5 * (6 + 12)
 
-    def test_begins_at_the_oldest_job(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_lists_only_jobs_since_the_oldest_one(self, there: Planasonix, shelf: Shelf) -> None:
         shelf.add(f"before_{n}" for n in range(1_000))
         ours = shelf.add(f"ours_{n}" for n in range(50))
         bounds = []
@@ -289,22 +293,22 @@ class TestACheapWay:
         assert bounds == [None, "2025-03-27T14:38:50Z", "2025-03-27T14:38:50Z"]
 
 
-class TestALie:
-    def test_about_one_job_that_the_lists_hide_is_found_out(self, there: Planasonix, shelf: Shelf) -> None:
+class TestWrongLists:
+    def test_that_hide_one_job_lead_to_polls_of_that_job(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.listed = lambda job: None if job.id == "job_7" else job
         received = waiting(there, ids, ticks(10))
         assert direct(there) == 10
         assert len(received["job_7"]) == 10
 
-    def test_that_a_job_runs_still_is_found_out_in_time(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_that_show_finished_jobs_as_running_are_noticed_in_time(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.listed = lambda job: job.model_copy(update={"status": "running"})
         shelf.become(ids, "succeeded")
         received = waiting(there, ids, lambda: asyncio.sleep(RECHECK_AFTER_SECONDS + 10))
         assert all(any(answer.status == "succeeded" for answer in answers) for answers in received.values())
 
-    def test_of_a_list_that_knows_no_filter_does_no_harm(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_that_ignore_the_filter_do_no_harm(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         shelf.become(ids[:3], "failed")
         there.lists = lambda query: page(list(shelf.jobs.values()))
@@ -313,19 +317,19 @@ class TestALie:
             job_id: job.status for job_id, job in shelf.jobs.items()
         }
 
-    def test_of_lists_that_lag_behind_costs_a_poll_each(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_that_are_late_cost_one_poll_per_job(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(50))
         shelf.listed = lambda job: None
         received = waiting(there, ids, ticks(2))
         assert direct(there) == 100
         assert all(len(answers) == 2 for answers in received.values())
 
-    def test_in_an_unknown_state_is_no_end(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_with_an_unknown_state_end_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add([f"job_{n}" for n in range(20)], "paused")
         received = waiting(there, ids, ticks(3))
         assert {answer.status for answers in received.values() for answer in answers} == {"paused"}
 
-    def test_while_the_pages_change_under_the_cursor_hangs_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_whose_pages_change_under_the_cursor_block_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         lists = there.lists
 
@@ -338,7 +342,7 @@ class TestALie:
         received = waiting(there, ids, ticks(4))
         assert all(len(answers) >= 4 for answers in received.values())
 
-    def test_of_a_cursor_that_leads_in_a_circle_hangs_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_whose_cursor_never_ends_block_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         first = list(shelf.jobs.values())
         pages = iter([first[:100], first[100:200]] * 100)
@@ -351,7 +355,7 @@ class TestRefusedLists:
     @pytest.mark.parametrize(
         ("refusal", "times"), [(api_error(403), 1), (api_error(501), 1), (PlanasonixUnreadableError("nonsense"), 2)]
     )
-    def test_are_given_up_for_polls_and_tried_again_later(
+    def test_are_replaced_by_polls_and_requested_again_later(
         self, there: Planasonix, shelf: Shelf, refusal: PlanasonixError, times: int
     ) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
@@ -369,7 +373,7 @@ class TestRefusedLists:
         assert not any(isinstance(answer, PlanasonixError) for answers in received.values() for answer in answers)
         assert there.asked[JOBS] > 5
 
-    def test_end_no_wait_while_they_alone_are_down(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_end_no_wait_if_only_the_lists_are_down(self, there: Planasonix, shelf: Shelf) -> None:
         there.lists = raising(api_error(503))
         received = waiting(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
         assert all(len(answers) >= 99 for answers in received.values())
@@ -377,7 +381,7 @@ class TestRefusedLists:
 
 
 class TestAnOutage:
-    def test_is_seen_by_five_for_all(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_detected_by_a_few_polls_for_all_waits(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         down = api_error(503)
         there.answer, there.lists = lambda key, path: down, raising(down)
@@ -386,16 +390,16 @@ class TestAnOutage:
         assert all(answers == [down] * 3 for answers in received.values())
 
     @pytest.mark.slow("simulates hours of many waits")
-    def test_that_half_of_the_jobs_suffer_from_is_not_that_of_all(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_of_half_of_the_jobs_does_not_stop_the_polls_of_the_others(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.lists = None
         there.answer = lambda key, path: api_error(500) if int(path[-1]) < 5 else shelf.get(key, path)
         received = waiting(there, ids, ticks(40))
         healthy = [answers for job_id, answers in received.items() if int(job_id[-1]) >= 5]
-        # Whichever come first, they may be five that suffer.
+        # The first five polls may all be polls of failing jobs.
         assert min(sum(isinstance(answer, Job) for answer in answers) for answers in healthy) >= 20
 
-    def test_is_not_waited_for_where_the_first_polls_hang(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_not_assumed_if_the_first_polls_hang(self, there: Planasonix, shelf: Shelf) -> None:
         hanging = shelf.add(f"job_{n}" for n in range(3))
         others = shelf.add(f"other_{n}" for n in range(10))
         there.lists = None
@@ -405,8 +409,8 @@ class TestAnOutage:
         assert not any(received[job_id] for job_id in hanging)
 
 
-class TestALateAnswer:
-    def test_keeps_no_wait_from_its_interval(self, there: Planasonix, shelf: Shelf) -> None:
+class TestSlowResponses:
+    def test_do_not_extend_the_interval_of_a_wait(self, there: Planasonix, shelf: Shelf) -> None:
         there.seconds = 0.2
         times: list[list[float]] = []
 
@@ -429,21 +433,21 @@ class TestALateAnswer:
         TravelledClock().run(main())
         assert max(after - before for seen in times for before, after in pairwise(seen)) < 6
 
-    def test_of_a_page_is_waited_for_no_longer_than_one_of_a_job(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_of_lists_time_out_as_early_as_those_of_a_job(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.slow = {JOBS: 125.0}
         received = waiting(there, ids, lambda: asyncio.sleep(120))
-        # Twice five seconds for nothing, and then longer and longer without the lists.
+        # The lists time out twice after five seconds. Then they are left out for longer and longer.
         assert min(len(answers) for answers in received.values()) >= (120 - 15) / 5 - 4
         assert there.asked[JOBS] <= 5
 
 
-class TestABlip:
+class TestTransientErrors:
     @pytest.mark.parametrize(
         "error",
         [api_error(502), PlanasonixTransportError("reset", sent=True), api_error(401), api_error(429, retry_after=1)],
     )
-    def test_of_one_page_costs_no_poll(self, there: Planasonix, shelf: Shelf, error: PlanasonixError) -> None:
+    def test_of_one_page_cause_no_single_polls(self, there: Planasonix, shelf: Shelf, error: PlanasonixError) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         lists, asked = there.lists, []
 
@@ -458,20 +462,20 @@ class TestABlip:
         assert direct(there) == 0
         assert min(len(answers) for answers in received.values()) >= 4
 
-    def test_of_the_rate_limit_is_no_reason_for_polls_however_often(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_of_the_rate_limit_never_cause_single_polls(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         there.lists = raising(api_error(429, retry_after=1))
         waiting(there, ids, lambda: asyncio.sleep(60))
         assert direct(there) == 0
 
 
-def test_a_refused_key_is_seen_by_few_for_all(there: Planasonix, shelf: Shelf) -> None:
+def test_a_refused_key_is_detected_by_a_few_polls_for_all_waits(there: Planasonix, shelf: Shelf) -> None:
     ids = shelf.add(f"job_{n}" for n in range(500))
     refused = api_error(401)
     lists = there.lists
 
     def by_key(query: dict[str, Any]) -> Page[Job]:
-        # The lists do not know who asks.
+        # ``lists`` does not get the key of the request.
         if there.key == "plnx_old" and asyncio.get_running_loop().time() > 30:
             raise refused
         return lists(query)
@@ -489,9 +493,11 @@ def test_a_refused_key_is_seen_by_few_for_all(there: Planasonix, shelf: Shelf) -
     assert there.connects < 15
 
 
-class TestFigures:
+class TestMetrics:
     @pytest.mark.parametrize("null", [True, False])
-    def test_that_a_list_leaves_out_are_not_there(self, there: Planasonix, shelf: Shelf, null: bool) -> None:
+    def test_that_lists_leave_out_are_missing_until_a_single_poll(
+        self, there: Planasonix, shelf: Shelf, null: bool
+    ) -> None:
         ids = shelf.add(f"job_{n}" for n in range(20))
         for job_id in ids:
             shelf.jobs[job_id] = shelf.jobs[job_id].model_copy(update={"metrics": Metrics(rows_loaded=7)})
@@ -502,8 +508,8 @@ class TestFigures:
             assert [answer.metrics for answer in answers].count(Metrics(rows_loaded=7)) == 1
 
 
-class TestAWaitThatGoes:
-    def test_during_a_bulk_poll_is_not_remembered(self, there: Planasonix, shelf: Shelf) -> None:
+class TestAWaitThatEnds:
+    def test_during_a_bulk_poll_is_not_kept_in_memory(self, there: Planasonix, shelf: Shelf) -> None:
         there.seconds = 0.1
 
         async def main() -> int:
@@ -517,7 +523,7 @@ class TestAWaitThatGoes:
 
         assert TravelledClock().run(main()) <= 1
 
-    def test_is_not_polled(self, there: Planasonix, shelf: Shelf) -> None:
+    def test_is_not_polled_again(self, there: Planasonix, shelf: Shelf) -> None:
         there.lists, there.seconds = None, 0.1
 
         async def main() -> None:
@@ -533,15 +539,15 @@ class TestAWaitThatGoes:
 
 
 @pytest.mark.slow("simulates hours of many waits")
-def test_two_hours_of_a_thousand_waits(there: Planasonix, shelf: Shelf) -> None:
+def test_a_thousand_waits_take_few_requests_for_two_hours(there: Planasonix, shelf: Shelf) -> None:
     waiting(there, shelf.add(f"job_{n}" for n in range(1_000)), lambda: asyncio.sleep(7_200), interval=60)
     assert there.asked[JOBS] <= 10 * 130
-    # One a second, however many there are.
+    # At most about one single poll per second, for any number of waits.
     assert direct(there) <= 7_200 * 1.2
 
 
 @pytest.mark.slow("simulates hours of many waits")
-def test_a_day_of_a_hundred_waits(there: Planasonix, shelf: Shelf) -> None:
+def test_a_hundred_waits_take_few_requests_and_little_memory_for_a_day(there: Planasonix, shelf: Shelf) -> None:
     sizes = []
 
     async def main() -> None:

@@ -21,9 +21,9 @@ FORBIDDEN = api_error(403)
 
 @dataclass
 class Api(MemoryApi):
-    """A backfill that is over when its jobs are, and makes the ``coming`` ones, one at each poll.
+    """An API with a backfill that is over when its jobs are; each poll creates one job of ``coming``.
 
-    :param shows_jobs: whether it names its jobs.
+    :param shows_jobs: whether the backfill contains the ids of its jobs.
     """
 
     coming: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Api(MemoryApi):
 
     @property
     def ids(self) -> list[str] | None:
-        """All jobs, oldest first."""
+        """The ids of all jobs, oldest first."""
         return [job.id for job in reversed(self.jobs)] if self.shows_jobs else None
 
     @property
@@ -53,12 +53,12 @@ class Api(MemoryApi):
 
 
 def api(*states: str, **fields: Any) -> Api:
-    """Make the API with a backfill, by the states of its jobs, oldest first."""
+    """Return an API with a backfill whose jobs have these states, oldest first."""
     return Api([Job(id=f"job_{number}", status=status) for number, status in enumerate(states)][::-1], **fields)
 
 
 def cancel_backfill(there: Api, job_ids: Sequence[str] = (), **arguments: Any) -> tuple[Any, float]:
-    """Cancel it; return the result, and the seconds that it took."""
+    """Cancel the backfill; return the result, and the seconds that it took."""
 
     async def main() -> tuple[Any, float]:
         work: Any
@@ -75,13 +75,13 @@ class TestAJob:
     def cancel(self, there: MemoryApi) -> Any:
         return TravelledClock().run(cancel(there.send_async, JobTarget("job_1")))
 
-    def test_is_one_request_if_it_goes_on(self) -> None:
+    def test_takes_one_request_if_it_is_cancelling(self) -> None:
         there = MemoryApi([Job(id="job_1", status="running")])
         there.cancel_job = lambda job_id: there.set_status(job_id, "cancelling")
         assert self.cancel(there).status == "cancelling"
         assert there.requests == ["cancel job_1"]
 
-    def test_that_is_over_is_given_whole(self) -> None:
+    def test_that_is_over_is_returned_with_all_fields(self) -> None:
         whole = Job(id="job_1", status="failed", error={"code": "source_unreachable"})
         there = MemoryApi([whole])
         there.cancel_job = lambda job_id: Job(id=job_id, status="failed")
@@ -92,7 +92,7 @@ class TestAJob:
             self.cancel(MemoryApi([Job(id="job_1", status="running")], get_error=fail_always("cancel", FORBIDDEN)))
 
 
-def test_a_backfill_is_cancelled_by_its_jobs_until_it_is_over() -> None:
+def test_the_jobs_of_a_backfill_are_cancelled_until_it_is_over() -> None:
     there = api("succeeded", "running", "queued")
     backfill, seconds = cancel_backfill(there)
     assert backfill.status == "cancelled"
@@ -100,21 +100,21 @@ def test_a_backfill_is_cancelled_by_its_jobs_until_it_is_over() -> None:
     assert seconds < 3
 
 
-def test_jobs_that_are_known_are_cancelled_before_anything_is_asked() -> None:
+def test_known_jobs_are_cancelled_before_the_first_poll() -> None:
     there = api("running", "running", "running")
     cancel_backfill(there, ["job_0", "job_1"])
     assert set(there.requests[:2]) == {"cancel job_0", "cancel job_1"}
     assert there.requests[2:] == ["get bf_1", "cancel job_2", "get bf_1"]
 
 
-def test_jobs_that_appear_meanwhile_are_cancelled_too_and_none_twice() -> None:
+def test_jobs_that_appear_later_are_cancelled_and_no_job_twice() -> None:
     there = api("running", coming=["late_1", "late_2", "late_3"])
     backfill, _ = cancel_backfill(there, ["job_0"])
     assert backfill.is_over
     assert there.cancels == ["job_0", "late_1", "late_2", "late_3"]
 
 
-def test_a_backfill_that_is_over_at_the_first_poll_is_left_alone() -> None:
+def test_a_finished_backfill_is_only_polled() -> None:
     there = api("succeeded", "succeeded")
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
@@ -122,13 +122,13 @@ def test_a_backfill_that_is_over_at_the_first_poll_is_left_alone() -> None:
     assert seconds < 1
 
 
-def test_a_backfill_that_is_over_needs_no_cancel_that_failed() -> None:
+def test_a_failed_cancel_does_not_matter_if_the_backfill_is_over() -> None:
     there = api("succeeded", get_error=fail_always("cancel", DOWN))
     backfill, _ = cancel_backfill(there, ["job_0"])
     assert backfill.is_over
 
 
-def test_the_newest_jobs_come_first() -> None:
+def test_the_newest_jobs_are_cancelled_first() -> None:
     there = api(*["running"] * 60)
     cancel_backfill(there)
     numbers = [int(job_id.removeprefix("job_")) for job_id in there.cancels]
@@ -136,7 +136,7 @@ def test_the_newest_jobs_come_first() -> None:
     assert numbers == sorted(numbers, reverse=True)
 
 
-def test_five_are_cancelled_at_a_time() -> None:
+def test_five_jobs_are_cancelled_at_a_time() -> None:
     there = api(*["running"] * 60)
     _, seconds = cancel_backfill(there, max_seconds=0)
     assert there.most_in_flight == 5
@@ -144,7 +144,7 @@ def test_five_are_cancelled_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_of_thousands_of_jobs_only_the_newest_are_asked_where_the_others_are_over(known: bool) -> None:
+def test_finished_jobs_among_thousands_are_not_requested(known: bool) -> None:
     there = api(*["succeeded", "failed"] * 2_490, *["running"] * 20)
     backfill, _ = cancel_backfill(there, (there.ids or []) if known else [])
     assert backfill.is_over
@@ -152,13 +152,13 @@ def test_of_thousands_of_jobs_only_the_newest_are_asked_where_the_others_are_ove
     assert len(there.requests) < 60
 
 
-def test_none_of_thousands_is_asked_twice_while_a_backfill_does_not_end() -> None:
+def test_no_job_is_cancelled_twice_while_a_backfill_does_not_end() -> None:
     there = api(*["succeeded"] * 5_000, ends=False)
     cancel_backfill(there, max_seconds=20)
     assert len(there.cancels) == len(set(there.cancels)) <= 11 * 25
 
 
-def test_a_job_that_is_older_than_many_that_are_over_is_found_in_time() -> None:
+def test_a_running_job_is_found_after_many_finished_ones() -> None:
     there = api("running", *["succeeded"] * 100)
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
@@ -166,15 +166,15 @@ def test_a_job_that_is_older_than_many_that_are_over_is_found_in_time() -> None:
     assert seconds < 3
 
 
-def test_jobs_that_were_cancelled_before_hide_none_that_run() -> None:
+def test_jobs_that_were_cancelled_before_do_not_hide_a_running_one() -> None:
     there = api("running", *["cancelled"] * 100)
     cancel_backfill(there, max_seconds=0)
     assert there.states == {"cancelled"}
 
 
-def test_thousands_of_jobs_that_wait_are_all_cancelled_at_once() -> None:
+def test_thousands_of_queued_jobs_are_cancelled_in_one_pass() -> None:
     there = api(*["queued"] * 5_000)
-    # A list that is walked for each of five thousand takes its time.
+    # The default searches the whole list for each of the five thousand jobs, which is slow.
     index = {job.id: position for position, job in enumerate(there.jobs)}
 
     def cancel_fast(job_id: str) -> Job:
@@ -187,7 +187,7 @@ def test_thousands_of_jobs_that_wait_are_all_cancelled_at_once() -> None:
     assert seconds < 11
 
 
-def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_poll() -> None:
+def test_a_cancel_with_a_transient_error_is_repeated_with_the_next_poll() -> None:
     there = api("running", "running", get_error=fail_once("cancel job_0", DOWN))
     backfill, seconds = cancel_backfill(there)
     assert backfill.is_over
@@ -195,13 +195,13 @@ def test_a_cancel_that_fails_in_passing_is_tried_again_with_the_next_poll() -> N
     assert seconds < 5
 
 
-def test_a_cancel_that_fails_in_passing_holds_up_no_other() -> None:
+def test_a_cancel_with_a_transient_error_does_not_delay_the_others() -> None:
     there = api(*["running"] * 100, get_error=fail_always("cancel job_99", DOWN))
     cancel_backfill(there, max_seconds=0)
     assert [job.id for job in there.jobs if job.status == "running"] == ["job_99"]
 
 
-def test_a_known_job_that_the_backfill_does_not_name_is_tried_again_too() -> None:
+def test_a_failed_cancel_is_repeated_for_a_job_that_the_backfill_does_not_list() -> None:
     there = api("running", shows_jobs=False, get_error=fail_once("cancel job_0", DOWN))
     backfill, _ = cancel_backfill(there, ["job_0"])
     assert backfill.is_over
@@ -210,27 +210,27 @@ def test_a_known_job_that_the_backfill_does_not_name_is_tried_again_too() -> Non
 
 @pytest.mark.parametrize("patience", [0, 30])
 @pytest.mark.parametrize("shows_jobs", [True, False])
-def test_a_cancel_that_goes_on_failing_is_an_error_when_patience_ends(patience: float, shows_jobs: bool) -> None:
+def test_a_cancel_that_keeps_failing_raises_its_error_after_max_seconds(patience: float, shows_jobs: bool) -> None:
     there = api("running", "running", shows_jobs=shows_jobs, get_error=fail_always("cancel job_0", DOWN))
     error, seconds = cancel_backfill(there, ["job_0", "job_1"], max_seconds=patience)
     assert error is DOWN
     assert seconds == pytest.approx(patience, abs=3)
 
 
-def test_an_error_that_did_pass_is_none_when_patience_ends() -> None:
+def test_an_error_that_went_away_is_not_raised_after_max_seconds() -> None:
     there = api("running", ends=False, get_error=fail_once("cancel job_0", DOWN))
     backfill, _ = cancel_backfill(there, max_seconds=10)
     assert backfill.status == "running"
 
 
 class TestAnOutage:
-    """What each request does against it by itself is not seen here: a request is one try."""
+    """Each request is one try here, because the retries of a single request are not part of these tests."""
 
     @staticmethod
     def cancel(
         subject: WaitTarget, *, until: float, error: PlanasonixError = DOWN, **how: Any
     ) -> tuple[Any, float, int]:
-        """Cancel through an outage; return its result, the seconds that it took, and the number of warnings."""
+        """Cancel during an outage; return the result, the seconds that it took, and the number of warnings."""
         warnings: list[PlanasonixError] = []
         there = api("running")
 
@@ -251,19 +251,19 @@ class TestAnOutage:
     def subject(self, request: pytest.FixtureRequest) -> Any:
         return request.param
 
-    def test_is_sat_out_with_warnings(self, subject: WaitTarget) -> None:
+    def test_is_waited_out_with_warnings(self, subject: WaitTarget) -> None:
         work, seconds, warnings = self.cancel(subject, until=300)
         assert work.status == "cancelled"
         assert seconds == pytest.approx(300, abs=15)
         assert warnings == pytest.approx(5, abs=1)
 
-    def test_is_sat_out_for_ten_minutes(self, subject: WaitTarget) -> None:
+    def test_is_waited_out_for_ten_minutes(self, subject: WaitTarget) -> None:
         error, seconds, _ = self.cancel(subject, until=3_600)
         assert error is DOWN
         assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)
 
     @pytest.mark.parametrize("patience", [0, 4])
-    def test_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
+    def test_is_not_waited_out_with_a_short_time_limit(self, subject: WaitTarget, patience: float) -> None:
         error, seconds, warnings = self.cancel(subject, until=3_600, max_seconds=patience)
         assert error is DOWN
         assert seconds < 1
@@ -271,7 +271,7 @@ class TestAnOutage:
 
     @pytest.mark.parametrize("status", [401, 404])
     @pytest.mark.parametrize("seconds", [50, 80])
-    def test_of_a_refusal_by_the_api_is_sat_out_for_a_minute(
+    def test_of_refusals_by_the_api_is_waited_out_for_a_minute(
         self, subject: WaitTarget, status: int, seconds: float
     ) -> None:
         refused = api_error(status)
@@ -280,15 +280,15 @@ class TestAnOutage:
         assert took == pytest.approx(60, abs=11)
 
     @pytest.mark.parametrize("patience", [0, 4])
-    def test_of_the_key_is_not_sat_out_in_a_hurry(self, subject: WaitTarget, patience: float) -> None:
+    def test_of_a_refused_key_is_not_waited_out_with_a_short_time_limit(
+        self, subject: WaitTarget, patience: float
+    ) -> None:
         refused = api_error(401)
         work, seconds, _ = self.cancel(subject, until=5, error=refused, max_seconds=patience)
         assert work is refused
         assert seconds < 1
 
-    def test_that_asks_for_more_than_ten_minutes_gets_one_more_cancel_before_they_end(
-        self, subject: WaitTarget
-    ) -> None:
+    def test_with_a_long_retry_after_gets_one_more_cancel_before_the_time_limit(self, subject: WaitTarget) -> None:
         silence = api_error(429, retry_after=900)
         work, seconds, _ = self.cancel(subject, until=500, error=silence)
         assert work.status == "cancelled"
@@ -298,13 +298,13 @@ class TestAnOutage:
         assert seconds == pytest.approx(CANCEL_TIMEOUT_SECONDS, abs=15)
 
 
-def test_cancels_that_fail_while_polls_do_not_are_logged_once_a_minute() -> None:
+def test_failed_cancels_are_logged_once_a_minute_while_polls_succeed() -> None:
     warnings: list[PlanasonixError] = []
     cancel_backfill(api("running", get_error=fail_always("cancel", DOWN)), max_seconds=240, warn=warnings.append)
     assert len(warnings) == pytest.approx(4, abs=1)
 
 
-def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:
+def test_an_outage_is_not_waited_out_for_each_of_thousands_of_jobs() -> None:
     there = api(*["running"] * 5_000, get_error=lambda _: PlanasonixTransportError("refused", sent=False))
     error, _ = cancel_backfill(there, there.ids or [])
     assert isinstance(error, PlanasonixTransportError)
@@ -312,7 +312,7 @@ def test_an_outage_is_not_sat_out_for_each_of_thousands_of_jobs() -> None:
 
 
 @pytest.mark.parametrize(("patience", "cancels", "took"), [(0, 5, 0), (CANCEL_TIMEOUT_SECONDS, 7 * 5, 60)])
-def test_a_key_that_may_not_cancel_is_an_error_after_a_minute_at_most(
+def test_a_key_that_may_not_cancel_raises_an_error_after_at_most_a_minute(
     patience: float, cancels: int, took: float
 ) -> None:
     there = api(*["running"] * 100, get_error=fail_always("cancel", FORBIDDEN))
@@ -322,14 +322,14 @@ def test_a_key_that_may_not_cancel_is_an_error_after_a_minute_at_most(
     assert seconds == pytest.approx(took, abs=1 if took == 0 else 11)
 
 
-def test_a_poll_that_fails_is_an_error() -> None:
+def test_a_failed_poll_raises_an_error() -> None:
     there = api("running", get_error=fail_always("get bf_1", DOWN))
     error, _ = cancel_backfill(there, ["job_0"])
     assert error is DOWN
     assert there.states == {"cancelled"}
 
 
-def test_without_patience_it_is_one_round() -> None:
+def test_there_is_one_pass_with_max_seconds_zero() -> None:
     there = api("running", coming=["late_1", "late_2"])
     backfill, seconds = cancel_backfill(there, max_seconds=0)
     assert backfill.status == "running"
@@ -338,7 +338,7 @@ def test_without_patience_it_is_one_round() -> None:
 
 
 @pytest.mark.parametrize("patience", [4, CANCEL_TIMEOUT_SECONDS])
-def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) -> None:
+def test_a_backfill_that_never_ends_is_returned_after_max_seconds(patience: float) -> None:
     there = api("running", ends=False)
     backfill, seconds = cancel_backfill(there, max_seconds=patience)
     assert backfill.status == "running"
@@ -346,7 +346,7 @@ def test_a_backfill_that_never_ends_is_left_when_patience_ends(patience: float) 
     assert len(there.requests) <= patience / 2 + 12
 
 
-def test_a_hurry_is_one_between_two_polls_too() -> None:
+def test_polls_are_more_frequent_with_a_short_time_limit() -> None:
     there = api("running", coming=["late_1", "late_2"])
     backfill, seconds = cancel_backfill(there, max_seconds=4)
     assert backfill.is_over
@@ -354,7 +354,7 @@ def test_a_hurry_is_one_between_two_polls_too() -> None:
 
 
 @pytest.mark.parametrize("job_ids", [(), ["job_0"]])
-def test_a_backfill_that_names_no_jobs_is_waited_for(job_ids: Sequence[str]) -> None:
+def test_a_backfill_that_lists_no_jobs_is_waited_for(job_ids: Sequence[str]) -> None:
     there = api("running", shows_jobs=False, ends=False)
     backfill, seconds = cancel_backfill(there, job_ids, max_seconds=10)
     assert backfill.status == "running"

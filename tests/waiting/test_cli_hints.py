@@ -10,7 +10,7 @@ from planasonix_provider.waiting.targets import BackfillTarget, JobTarget
 
 
 def parsed(command: str) -> dict[str, object]:
-    """What the shell makes of a command in backquotes."""
+    """Parse a command in backquotes as a shell and the CLI do."""
     words = shlex.split(command.strip("`"))
     assert words[:3] == ["python", "-m", "planasonix_provider"]
     return vars(new_parser().parse_args(words[3:]))
@@ -19,7 +19,7 @@ def parsed(command: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     "conn_id", ["planasonix_default", "planasonix eu", "a'b\"c", "$(reboot)", "x;y", "a\\b", "#1!"]
 )
-def test_are_what_a_shell_reads_whatever_the_airflow_connection_is_called(conn_id: str) -> None:
+def test_are_valid_in_a_shell_for_any_name_of_the_airflow_connection(conn_id: str) -> None:
     job = parsed(cli_hints.cancel_command(JobTarget("job_1"), conn_id))
     assert (job["act"], job["id"], job["backfill"], job["conn_id"]) == ("jobs.cancel", "job_1", False, conn_id)
     backfill = parsed(cli_hints.cancel_command(BackfillTarget("bf_1"), conn_id))
@@ -28,6 +28,6 @@ def test_are_what_a_shell_reads_whatever_the_airflow_connection_is_called(conn_i
 
 
 @pytest.mark.parametrize(("kind", "act"), [("job", "jobs.jobs"), ("backfill", "jobs.backfills")])
-def test_list_what_runs_on_a_connection(kind: str, act: str) -> None:
+def test_list_the_work_of_a_connection(kind: str, act: str) -> None:
     listing = parsed(cli_hints.list_command(kind, "conn_1", "eu"))
     assert (listing["act"], listing["connection_id"], listing["conn_id"]) == (act, "conn_1", "eu")

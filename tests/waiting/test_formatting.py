@@ -33,16 +33,16 @@ def test_a_duration_is_shown_in_two_units(seconds: float, words: str) -> None:
         (5 * 10**18, "5,000.0 PB"),
     ],
 )
-def test_a_size_is_shown_in_the_unit_that_suits(amount: int, words: str) -> None:
+def test_a_size_is_shown_in_a_suitable_unit(amount: int, words: str) -> None:
     assert format_bytes(amount) == words
 
 
-def test_a_count_minds_the_plural() -> None:
+def test_a_count_has_the_right_plural() -> None:
     assert [pluralize(amount, "row") for amount in (0, 1, 44_802)] == ["0 rows", "1 row", "44,802 rows"]
 
 
 @pytest.mark.parametrize(
     ("words", "said"), [("job job_01AB was not over", "Job job_01AB was not over"), ("No sync", "No sync"), ("", "")]
 )
-def test_a_sentence_begins_with_a_capital_and_leaves_ids_alone(words: str, said: str) -> None:
+def test_a_sentence_begins_with_a_capital_and_its_ids_stay_unchanged(words: str, said: str) -> None:
     assert capitalize(words) == said

@@ -13,7 +13,7 @@ from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE_SECONDS, I
 
 
 class Night:
-    """Time that passes while somebody sleeps, and a task that is killed at a moment."""
+    """A clock that moves only during sleeps, and a task that is killed at a given time."""
 
     def __init__(self, killed_at: float = float("inf")) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ class Night:
 
 
 def sleep(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
-    """Sleep, blocking."""
+    """Sleep without an event loop."""
     monkeypatch.setattr(clock, "time", SimpleNamespace(sleep=night.sleep, monotonic=lambda: night.now))
     InterruptibleSleep(night.raise_if_killed, night.beat).sleep(seconds)
 
@@ -61,7 +61,7 @@ both_ways = pytest.mark.parametrize("way", [sleep, sleep_aside])
 
 
 @both_ways
-def test_lasts_as_long_as_it_should_in_slices(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_takes_the_given_time_in_slices(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
     night = Night()
     way(monkeypatch, night, 3.2)
     assert night.now == pytest.approx(3.2)
@@ -69,7 +69,7 @@ def test_lasts_as_long_as_it_should_in_slices(way: Sleep, monkeypatch: pytest.Mo
 
 
 @both_ways
-def test_takes_note_at_each_nap_that_the_process_moves(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beats_in_each_slice(way: Sleep, monkeypatch: pytest.MonkeyPatch) -> None:
     night = Night()
     way(monkeypatch, night, 10)
     assert night.beats >= 10 / MAX_SLICE_SECONDS
@@ -86,13 +86,13 @@ def test_ends_soon_after_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch, kil
 
 @both_ways
 @pytest.mark.parametrize("seconds", [0, -5])
-def test_of_no_time_notices_a_kill_too(way: Sleep, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def test_of_zero_seconds_notices_a_kill(way: Sleep, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     way(monkeypatch, Night(), seconds)
     with pytest.raises(InterruptedError):
         way(monkeypatch, Night(killed_at=0), seconds)
 
 
-def test_aside_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_an_event_loop_lets_other_coroutines_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=loop.time))

@@ -13,7 +13,7 @@ from planasonix_provider.waiting.loop_thread import run_in_loop_thread
 
 
 class Terminated(BaseException):
-    """As Airflow's signal handlers raise theirs."""
+    """An exception like those of Airflow's signal handlers."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def kill() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
 
-def test_gives_what_came_of_it() -> None:
+def test_returns_the_result() -> None:
     async def act() -> str:
         await asyncio.sleep(0)
         return "done"
@@ -38,7 +38,7 @@ def test_gives_what_came_of_it() -> None:
     assert run_in_loop_thread(act) == "done"
 
 
-def test_raises_what_went_wrong() -> None:
+def test_raises_the_error() -> None:
     async def act() -> None:
         raise InterruptedError("killed")
 
@@ -46,7 +46,7 @@ def test_raises_what_went_wrong() -> None:
         run_in_loop_thread(act)
 
 
-def test_knows_the_context_it_was_called_in() -> None:
+def test_runs_in_the_context_of_the_caller() -> None:
     mine = contextvars.ContextVar("mine", default="nobody's")
 
     async def act() -> str:
@@ -60,11 +60,11 @@ def test_knows_the_context_it_was_called_in() -> None:
 
 
 @pytest.mark.usefixtures("_raising_handler")
-def test_is_cancelled_by_what_a_signals_handler_raises_during_the_loops_own_work() -> None:
+def test_is_cancelled_by_an_exception_of_a_signal_handler_in_the_event_loop() -> None:
     ends: list[str] = []
 
     async def act() -> None:
-        # Not in a task, where the exception would be the task's end: in a callback, where asyncio logs it and goes on.
+        # In a callback, asyncio logs the exception and continues. In a task, the exception would end the task.
         asyncio.get_running_loop().call_soon(kill)
         try:
             await asyncio.sleep(600)
@@ -78,13 +78,13 @@ def test_is_cancelled_by_what_a_signals_handler_raises_during_the_loops_own_work
 
 
 @pytest.mark.usefixtures("_raising_handler")
-def test_is_not_stuck_by_a_signal_at_any_moment_of_its_life() -> None:
+def test_survives_a_signal_at_any_time() -> None:
     async def act() -> None:
         await asyncio.sleep(0.003)
 
     for number in range(300):
         with suppress(Terminated):
-            # From before the thread starts until after it has ended.
+            # The delays range from before the start of the thread until after its end.
             signal.setitimer(signal.ITIMER_REAL, 0.00002 * (number + 1))
             try:
                 run_in_loop_thread(act)
@@ -92,7 +92,7 @@ def test_is_not_stuck_by_a_signal_at_any_moment_of_its_life() -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def test_can_be_done_in_a_signals_handler_while_another_goes_on() -> None:
+def test_can_run_in_a_signal_handler_while_another_call_runs() -> None:
     done: list[str] = []
 
     async def note() -> None:

@@ -26,7 +26,7 @@ def after(**span: float) -> datetime:
 
 
 def api(*works: Job | Backfill, **fields: Any) -> MemoryApi:
-    """Make an API whose lists show no metadata; work has metadata only if the API shows it."""
+    """Return an API whose lists leave out metadata; work without metadata stands for an API that never shows it."""
     jobs = [work for work in works if isinstance(work, Job)]
     backfills = [work for work in works if isinstance(work, Backfill)]
     return MemoryApi(jobs, backfills, hidden_fields=("metadata",), **fields)
@@ -50,7 +50,7 @@ def down(error: PlanasonixError, seconds: float) -> Callable[[str], PlanasonixEr
 def find(
     there: MemoryApi, criteria: MatchCriteria = CRITERIA, warn: Callable[[str], object] = lambda line: None
 ) -> str | None:
-    """Search and return the id of what was found."""
+    """Search, and return the id of the work that was found."""
     with travel_clock(BEGAN) as travel:
         found = travel.run(
             find_one(there.send_async, criteria, warn=warn, sleep=asyncio.sleep, pauses=SEARCH_DELAY_SECONDS)
@@ -58,25 +58,25 @@ def find(
     return found.id if found else None
 
 
-class TestOurs:
-    def test_is_what_bears_the_mark(self) -> None:
+class TestMatch:
+    def test_is_the_job_with_the_mark(self) -> None:
         theirs = job("theirs", metadata={"attempt": "aaaa"})
         ours = job("ours", metadata={"attempt": "5f0c", "ticket": "OPS-1"})
         assert find(api(theirs, ours, job("unmarked"))) == "ours"
 
-    def test_is_the_only_one_where_no_metadata_comes_back(self) -> None:
+    def test_is_the_only_job_if_the_api_shows_no_metadata(self) -> None:
         assert find(api(job("before", after(minutes=-5)), job("ours"))) == "ours"
 
-    def test_is_not_the_only_one_if_that_says_that_it_is_another_s(self) -> None:
+    def test_excludes_the_only_job_if_its_metadata_is_that_of_another_task(self) -> None:
         assert find(api(job("theirs", metadata={"dag_id": "other"}))) is None
 
     @pytest.mark.parametrize("metadata", [MARKS, None])
-    def test_is_found_though_its_row_in_the_list_cannot_be_read(self, metadata: Any) -> None:
-        """Taken for absent, it would be started a second time."""
+    def test_is_found_although_its_row_in_the_list_is_unreadable(self, metadata: Any) -> None:
+        """Otherwise it would be started a second time."""
         jobs = job("before", after(minutes=-5)), job("ours", metadata=metadata)
         assert find(api(*jobs, unreadable_ids=("ours", "before"))) == "ours"
 
-    def test_may_be_a_row_of_which_nothing_can_be_read(self) -> None:
+    def test_is_unknown_if_an_unreadable_row_has_no_id(self) -> None:
         async def send(_: Any) -> Page[Job]:
             return Page[Job].model_validate({"data": [{"status": "running"}], "meta": {}})
 
@@ -85,43 +85,43 @@ class TestOurs:
         with pytest.raises(PlanasonixError, match="one of them may be what was started"):
             find(there)
 
-    def test_is_no_row_that_cannot_be_read_and_is_not_there_by_itself(self) -> None:
+    def test_excludes_an_unreadable_row_whose_job_does_not_exist(self) -> None:
         there = api(job("ours"), unreadable_ids=("ours",), get_error=fail_always("get", api_error(404)))
         assert find(there) is None
 
-    def test_is_none_of_several_that_say_nothing(self) -> None:
+    def test_of_several_jobs_without_metadata_raises_an_error(self) -> None:
         with pytest.raises(
             PlanasonixLostTrackError, match=r"^2 jobs of connection conn_1 were started since .* (one, two|two, one)"
         ):
             find(api(job("one"), job("two")))
 
-    def test_is_no_shard_of_a_backfill_and_nothing_that_is_known_to_be_others(self) -> None:
+    def test_excludes_jobs_of_backfills_and_known_jobs_of_others(self) -> None:
         others = job("shard", type="backfill"), job("in_the_way"), job("elsewhere", connection_id="conn_2")
         there = api(*others, job("ours"), ignored_filters=("connection_id",))
         assert find(there, replace(CRITERIA, others=frozenset({"in_the_way"}))) == "ours"
 
-    def test_is_created_in_the_second_in_which_the_start_was_sent(self) -> None:
+    def test_may_be_created_in_the_second_of_the_request(self) -> None:
         assert find(api(job("ours", BEGAN.replace(microsecond=0)))) == "ours"
 
     @pytest.mark.parametrize("span", [{"seconds": 5}, {"minutes": 9}])
-    def test_is_what_bears_the_mark_though_it_was_created_before_the_start(self, span: dict[str, float]) -> None:
+    def test_is_the_job_with_the_mark_although_it_was_created_before_the_request(self, span: dict[str, float]) -> None:
         assert find(api(job("ours", BEGAN - timedelta(**span), metadata=MARKS), job("unmarked"))) == "ours"
 
     @pytest.mark.parametrize("created", [after(seconds=-5), after(hours=2)])
-    def test_is_nothing_without_metadata_that_was_created_before_or_hours_later(self, created: datetime) -> None:
+    def test_excludes_unmarked_jobs_from_before_or_hours_after_the_request(self, created: datetime) -> None:
         assert find(api(job("theirs", created))) is None
 
-    def test_is_seen_in_the_list_before_it_is_seen_by_itself(self) -> None:
+    def test_is_found_in_the_list_before_it_can_be_requested_alone(self) -> None:
         assert find(api(job("ours"), get_error=fail_once("get ours", api_error(404)))) == "ours"
 
 
-def test_what_is_listed_late_is_found() -> None:
+def test_a_job_that_is_listed_late_is_found() -> None:
     there = api()
     there.get_error = lambda _: there.jobs.append(job("ours")) if len(there.requests) == 5 else None
     assert find(there) == "ours"
 
 
-def test_nothing_is_nothing_after_half_a_minute() -> None:
+def test_a_search_without_a_match_ends_after_half_a_minute() -> None:
     there = api()
     assert find(there) is None
     assert len(there.requests) == 1 + len(SEARCH_DELAY_SECONDS)
@@ -135,23 +135,23 @@ def test_a_backfill_is_recognized_by_its_window() -> None:
 
 
 class TestAListOfBackfills:
-    """Planasonix lists all backfills of a connection, in an order that the reference does not name."""
+    """Planasonix lists all backfills of a connection, in an order that the API reference does not define."""
 
     CRITERIA = replace(CRITERIA, kind="backfill")
     OURS = backfill("ours", metadata=MARKS)
 
-    def test_whose_oldest_come_first_has_the_new_one_on_its_last_page(self) -> None:
+    def test_with_the_oldest_first_has_the_new_backfill_on_its_last_page(self) -> None:
         theirs = [backfill(f"theirs_{index}", after(hours=index - 620)) for index in range(620)]
         assert find(api(*theirs, self.OURS), self.CRITERIA) == "ours"
 
-    def test_whose_newest_come_first_is_read_until_it_has_passed_the_start(self) -> None:
+    def test_with_the_newest_first_is_read_until_the_time_of_the_request(self) -> None:
         later = [backfill(f"later_{index}", after(hours=500 - index)) for index in range(250)]
         theirs = [backfill(f"theirs_{index}", after(hours=-index)) for index in range(1, 900)]
         there = api(*later, self.OURS, *theirs)
         assert find(there, self.CRITERIA) == "ours"
         assert there.requests.count("list backfills") == 3
 
-    def test_of_one_moment_shows_no_order_and_is_read_to_its_end(self) -> None:
+    def test_with_equal_times_has_no_order_and_is_read_to_its_end(self) -> None:
         theirs = [backfill(f"theirs_{index}", after(hours=-1)) for index in range(300)]
         assert find(api(*theirs, self.OURS), self.CRITERIA) == "ours"
 
@@ -160,7 +160,7 @@ class TestAnOutage:
     @pytest.mark.parametrize(
         "error", [Unreachable("reset", sent=True), api_error(403, has_envelope=False)], ids=["reset", "a proxy"]
     )
-    def test_is_sat_out(self, error: PlanasonixError) -> None:
+    def test_is_waited_out(self, error: PlanasonixError) -> None:
         warnings: list[str] = []
         assert find(api(job("ours"), get_error=down(error, 40 * 60)), warn=warnings.append) == "ours"
         assert warnings[0] == f"Whether a job was started cannot be found out yet, still trying: {error}"
@@ -170,7 +170,7 @@ class TestAnOutage:
         with pytest.raises(Unreachable, match="reset"):
             find(api(get_error=down(Unreachable("reset", sent=True), 2 * 3_600)))
 
-    def test_is_no_refusal_that_lasts_for_a_minute(self) -> None:
+    def test_is_not_assumed_for_a_refusal_of_a_minute(self) -> None:
         there = api(get_error=fail_always("", api_error(403)))
         with pytest.raises(PlanasonixPermissionError, match="403"):
             find(there)

@@ -44,14 +44,14 @@ BROKEN = PlanasonixTransportError("the connection broke")
     ],
     ids=str,
 )
-def test_an_error_is_tolerated_by_what_has_answered_before(
+def test_the_tolerance_of_an_error_depends_on_earlier_responses(
     error: PlanasonixError, limits: tuple[timedelta, timedelta, timedelta]
 ) -> None:
     assert tuple(OutagePolicy().limit(error, contact) for contact in Contact) == limits
 
 
 class TestATracker:
-    def test_ends_a_first_contact_before_a_request_that_would_come_too_late(self) -> None:
+    def test_ends_a_first_contact_before_a_request_that_would_be_too_late(self) -> None:
         tracker = OutageTracker(contact=Contact.NONE)
         assert tracker.fail(UNREACHABLE, BEGAN) is Verdict.TOLERATED
         later = BEGAN + timedelta(seconds=115)
@@ -72,7 +72,7 @@ class TestATracker:
         tracker.fail(UNREACHABLE, BEGAN + MINUTE)
         assert tracker.fail(UNREACHABLE, BEGAN + 30 * MINUTE) is Verdict.TOLERATED
 
-    def test_counts_a_first_contact_from_the_last_time_that_something_answered(self) -> None:
+    def test_counts_a_first_contact_from_the_last_response(self) -> None:
         tracker = OutageTracker(contact=Contact.NONE)
         tracker.fail(api_error(503, has_envelope=False), BEGAN)
         tracker.fail(UNREACHABLE, BEGAN + 10 * MINUTE)
@@ -81,14 +81,14 @@ class TestATracker:
         assert tracker.fail(UNREACHABLE, BEGAN + 12 * MINUTE) is Verdict.TOLERATED
         assert tracker.fail(UNREACHABLE, BEGAN + 14 * MINUTE) is Verdict.NO_CONTACT
 
-    def test_counts_a_refusal_again_after_an_outage(self) -> None:
+    def test_restarts_the_count_of_a_refusal_after_an_outage(self) -> None:
         tracker = OutageTracker()
         tracker.fail(api_error(404), BEGAN)
         tracker.fail(BROKEN, BEGAN + timedelta(seconds=59))
         assert tracker.fail(api_error(404), BEGAN + MINUTE) is Verdict.TOLERATED
         assert tracker.fail(api_error(404), BEGAN + 2 * MINUTE) is Verdict.REFUSED
 
-    def test_does_not_let_refusals_and_outages_in_turn_go_on_for_ever(self) -> None:
+    def test_limits_refusals_and_outages_in_turn_to_an_hour(self) -> None:
         tracker, now = OutageTracker(), BEGAN
         verdict = Verdict.TOLERATED
         while verdict is Verdict.TOLERATED and now < BEGAN + 3 * HOUR:

@@ -26,7 +26,7 @@ def test_an_object_is_shared_by_the_same_key_in_the_same_event_loop() -> None:
 
 
 @pytest.mark.slow("collects garbage")
-def test_an_object_that_nobody_uses_is_deleted_with_its_event_loop() -> None:
+def test_an_unused_object_is_deleted_with_its_event_loop() -> None:
     registry: PerLoop[Shared] = PerLoop()
 
     async def main() -> weakref.ref[asyncio.AbstractEventLoop]:

@@ -65,7 +65,7 @@ def test_waits_for_the_same_job_share_its_answers() -> None:
     assert there.asked == {"/api/v1/jobs/job_1": 3}
 
 
-def test_waits_for_the_same_thing_share_its_answers_though_their_intervals_differ() -> None:
+def test_waits_for_the_same_job_share_its_answers_with_different_intervals() -> None:
     there = Planasonix()
 
     async def main() -> None:
@@ -78,7 +78,7 @@ def test_waits_for_the_same_thing_share_its_answers_though_their_intervals_diffe
     assert there.asked.total() == pytest.approx(61, abs=1)
 
 
-def test_a_slow_poll_holds_up_no_other() -> None:
+def test_a_slow_poll_delays_no_other() -> None:
     there = Planasonix()
 
     async def main() -> float:
@@ -95,7 +95,7 @@ def test_a_slow_poll_holds_up_no_other() -> None:
     assert TravelledClock().run(main()) < 60
 
 
-def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
+def test_a_429_pauses_the_whole_poller_for_its_retry_after() -> None:
     there = Planasonix(answer=refused_once(retry_after=120))
 
     async def main() -> list[list[Any]]:
@@ -104,13 +104,13 @@ def test_a_429_silences_the_whole_poller_for_as_long_as_it_asks() -> None:
         return await asyncio.gather(*waits)
 
     answers = TravelledClock().run(main())
-    # Those that were in flight with it get their answers; nobody else asks before its time.
+    # Requests that were in flight with the 429 still get their responses; no other request is sent.
     assert [time for time in there.times if 1 < time < 120] == []
     assert all(isinstance(second, Job) for _, second in answers)
     assert any(isinstance(first, PlanasonixRateLimitError) for first, _ in answers)
 
 
-def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> None:
+def test_it_closes_its_client_without_waits_and_starts_again() -> None:
     there = Planasonix()
 
     async def main() -> None:
@@ -126,7 +126,7 @@ def test_it_ends_and_closes_its_client_when_nobody_waits_and_starts_again() -> N
 
 
 @pytest.mark.slow("handles thousands of waits")
-def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
+def test_a_cancelled_wait_is_not_kept_in_memory() -> None:
     there = Planasonix()
 
     async def main() -> weakref.ref[PollSubscription[Job]]:
@@ -150,7 +150,7 @@ def test_a_wait_that_is_cancelled_leaves_no_trace() -> None:
 
 
 @pytest.mark.slow("handles thousands of waits")
-def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
+def test_ten_thousand_waits_that_end_are_not_kept_in_memory() -> None:
     there = Planasonix()
 
     async def main() -> Poller:
@@ -167,14 +167,14 @@ def test_ten_thousand_waits_that_come_and_go_leave_nothing_behind() -> None:
     assert (poller._waits, poller._polls, poller.client._clients, poller._task) == (set(), set(), [], None)
 
 
-def test_a_bug_in_a_poll_reaches_the_waits_and_hangs_none() -> None:
+def test_a_bug_in_a_poll_reaches_the_waits_and_blocks_none() -> None:
     there = Planasonix(answer=lambda key, path: ZeroDivisionError("by zero"))
     (answer,) = TravelledClock().run(polls(Poller(there.connect), "job_1", interval=10, number=1))
     assert isinstance(answer, PlanasonixError)
     assert "ZeroDivisionError" in str(answer)
 
 
-def test_a_bug_in_the_poller_itself_reaches_the_waits_and_hangs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_poller_itself_reaches_the_waits_and_blocks_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(poller: Poller) -> None:
         raise ZeroDivisionError("by zero")
 
@@ -206,7 +206,7 @@ def test_it_does_not_run_in_the_context_of_the_wait_that_came_first() -> None:
     assert seen == ["nobody's", "nobody's"]
 
 
-def test_goes_when_nobody_waits_and_takes_its_event_loop_with_it() -> None:
+def test_without_waits_it_is_deleted_with_its_event_loop() -> None:
     there = Planasonix()
 
     async def main() -> weakref.ref[asyncio.AbstractEventLoop]:

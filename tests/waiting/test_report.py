@@ -29,7 +29,7 @@ from planasonix_provider.waiting.report import (
 URL = "https://app.planasonix.com/jobs/job_1"
 
 
-def test_a_report_is_plain_json_with_every_field_there() -> None:
+def test_a_report_is_plain_json_with_all_fields() -> None:
     job = Job(id="job_1", status="succeeded", created_at=datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC))
     results = JobResults(job_id="job_1", status="succeeded", tables=[TableResult(name="public.orders", rows_loaded=3)])
     answer = report_job(job, URL, results)
@@ -63,13 +63,13 @@ def test_a_report_is_plain_json_with_every_field_there() -> None:
         (None, "Planasonix gave no reason"),
     ],
 )
-def test_a_failure_tells_what_the_api_tells(error: object, reason: str) -> None:
+def test_the_error_of_a_failed_job_has_the_reason_from_the_api(error: object, reason: str) -> None:
     failure = error_of_work(Job.model_validate({"id": "job_1", "status": "failed", "error": error}), URL)
     assert str(failure) == f"Job failed: {reason} (job job_1). See {URL}"
 
 
-def test_an_account_holds_no_field_that_the_reference_lacks() -> None:
-    """Airflow would take an object with such a key for one of a class, when the XCom is read."""
+def test_a_report_has_only_fields_of_the_api_reference() -> None:
+    """Airflow would read a dict with such a key from an XCom as an object of a class."""
     foreign = {"__classname__": "builtins.set", "__type": "set", "more": {"__var": 1}}
     job = Job.model_validate(
         {"id": "job_1", "status": "succeeded", "metrics": {"rows_loaded": 7, **foreign}, **foreign}
@@ -89,7 +89,7 @@ def test_an_account_holds_no_field_that_the_reference_lacks() -> None:
         assert "more" not in json.dumps(account)
 
 
-def test_what_failed_of_a_backfill_is_named_in_short() -> None:
+def test_the_error_of_a_failed_backfill_is_short() -> None:
     reason = {"code": "c" * 3_000, "message": "m" * 3_000}
     failed = [Job.model_validate({"id": f"job_{n}", "status": "failed", "error": reason}) for n in range(20)]
     error = error_of_work(Backfill.model_validate({"id": "bf_1", "status": "failed", "error": reason}), URL, failed)
@@ -135,7 +135,7 @@ def test_the_log_of_many_jobs_has_the_first_thousand_warnings_and_counts_them() 
     assert lines[-2:] == ["These are the first 1,000 of 1,200 warnings.", "Loaded 0 rows into 0 tables by 3 jobs."]
 
 
-def test_the_log_of_no_job_says_that_there_was_nothing() -> None:
+def test_the_log_without_jobs_shows_no_rows_and_no_tables() -> None:
     assert log() == ["Loaded 0 rows into 0 tables."]
 
 
@@ -144,16 +144,16 @@ def loaded(job_id: str, status: str = "succeeded", **rows: int | None) -> JobRes
     return JobResults(job_id=job_id, status=status, tables=tables)
 
 
-class TestTablesOf:
-    def test_jobs_are_each_there_once_with_the_rows_of_all(self) -> None:
+class TestTables:
+    def test_of_several_jobs_are_listed_once_with_the_rows_of_all(self) -> None:
         tables = Summary.of([loaded("job_1", b=1, a=2), loaded("job_2", a=3, c=4)]).tables
         assert [(table.name, table.rows_loaded) for table in tables] == [("b", 1), ("a", 5), ("c", 4)]
 
-    def test_several_jobs_have_a_checksum_only_where_one_job_loaded_the_table(self) -> None:
+    def test_of_several_jobs_have_a_checksum_only_if_one_job_loaded_them(self) -> None:
         tables = Summary.of([loaded("job_1", b=1, a=2), loaded("job_2", a=3)]).tables
         assert [(table.name, table.checksum) for table in tables] == [("b", "sha256:1"), ("a", None)]
 
-    def test_a_job_that_does_not_count_leave_open_how_many_rows_there_are(self) -> None:
+    def test_have_no_row_count_if_no_job_counts_rows(self) -> None:
         assert Summary.of([loaded("job_1", a=None)]).tables[0].rows_loaded is None
         assert Summary.of([loaded("job_1", a=None), loaded("job_2", a=None)]).tables[0].rows_loaded is None
         assert Summary.of([loaded("job_1", a=None), loaded("job_2", a=0)]).tables[0].rows_loaded == 0
@@ -176,7 +176,7 @@ class TestASummary:
     ]
 
     @pytest.mark.parametrize("order", list(permutations(range(4))))
-    def test_is_the_same_in_whatever_order_results_arrive(self, order: tuple[int, ...]) -> None:
+    def test_does_not_depend_on_the_order_of_the_results(self, order: tuple[int, ...]) -> None:
         summary, whole = Summary(), Summary.of(self.RESULTS)
         for position in order:
             summary.add(self.RESULTS[position], position)
@@ -193,14 +193,14 @@ class TestASummary:
             summary.add(results, position)
         assert [job_id for job_id, _ in summary.warnings[-2:]] == ["job_0", "job_1"]
 
-    def test_tells_only_so_many_tables_apart_and_counts_them_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_has_a_limited_number_of_tables_and_counts_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(report, "MAX_TABLES", 2)
         summary = Summary.of([loaded("job_1", a=1, b=2, c=3, d=4), loaded("job_2", b=5, d=6)])
         assert summary.tables == (("a", 1, "sha256:1"), ("b", 7, None))
         assert (summary.tables_total, summary.rows) == (4, 21)
 
-    def test_keeps_no_results(self) -> None:
-        """A backfill of 10,000 jobs with 100 tables each took 700 MB."""
+    def test_keeps_no_results_in_memory(self) -> None:
+        """With them, a backfill of 10,000 jobs with 100 tables each took 700 MB."""
         summary, refs = Summary(), []
         for position in range(50):
             results = loaded(f"job_{position}", a=1, b=2)
@@ -211,7 +211,7 @@ class TestASummary:
         assert summary.rows == 150
 
 
-class TestOfABackfill:
+class TestBackfillReport:
     WHOLE = Backfill(
         id="bf_1",
         status="completed",
@@ -225,7 +225,7 @@ class TestOfABackfill:
         job_ids=["job_1", "job_2"],
     )
 
-    def test_a_report_is_plain_json_with_every_field_there(self) -> None:
+    def test_a_report_is_plain_json_with_all_fields(self) -> None:
         results = [
             loaded("job_1", a=1, b=2),
             loaded("job_2", "failed", a=3, c=None),
@@ -265,12 +265,12 @@ class TestOfABackfill:
         assert answer["status"] == "queued"
         assert set(answer).isdisjoint({"rows_loaded", "jobs", "tables", "warnings", "job_ids"})
 
-    def test_a_report_without_jobs_says_that_there_was_nothing(self) -> None:
+    def test_a_report_without_jobs_has_no_rows(self) -> None:
         answer = report_backfill(self.WHOLE, Summary())
         assert (answer["rows_loaded"], answer["jobs"], answer["jobs_total"], answer["tables"]) == (0, [], 0, [])
 
-    def test_a_report_of_thousands_stays_small_and_counts_them_all(self) -> None:
-        # A table's name takes as many bytes as a database allows, and six for each once they are escaped.
+    def test_a_report_of_thousands_of_jobs_is_small_and_counts_all(self) -> None:
+        # The names are as long as a database allows, and JSON takes six bytes for each escaped character.
         names = [f"{number:05}" + "ü" * 120 for number in range(3_000)]
         results = [loaded(f"job_{number:032}", **{names[number % 3_000]: 7}) for number in range(5_000)]
         warning = JobWarning(code="column_type_widened", message="Column x is wider now. " * 10)
@@ -284,7 +284,7 @@ class TestOfABackfill:
         for name in ("jobs", "tables", "warnings"):
             assert MAX_LIST_BYTES * 0.9 < len(json.dumps(answer[name])) <= MAX_LIST_BYTES
 
-    def test_a_report_of_a_job_stays_small_too(self) -> None:
+    def test_a_report_of_a_job_is_small_as_well(self) -> None:
         tables = [TableResult(name=f"{number:05}" + "ü" * 1_000, rows_loaded=7) for number in range(1_500)]
         warnings = [JobWarning(message="x" * 2_000)] * 1_500
         results = JobResults(job_id="job_1", status="succeeded", tables=tables, warnings=warnings)
@@ -302,7 +302,7 @@ class TestOfABackfill:
         assert found is not None
         return found
 
-    def test_a_failure_names_what_failed_of_it(self) -> None:
+    def test_an_error_names_the_failed_jobs(self) -> None:
         failure = self.error(
             Job.model_validate({"id": "job_1", "status": "failed", "error": {"code": "no_route", "message": "No."}}),
             Job(id="job_2", status="failed"),
@@ -315,26 +315,26 @@ class TestOfABackfill:
             f"job_2: Planasonix gave no reason. See {URL}"
         )
 
-    def test_a_failure_has_its_own_code_first(self) -> None:
+    def test_an_error_has_the_code_of_the_backfill_first(self) -> None:
         job = Job.model_validate({"id": "job_1", "status": "failed", "error": {"code": "no_route"}})
         failure = self.error(job, error={"code": "jobs_failed"})
         assert isinstance(failure, PlanasonixJobFailedError)
         assert failure.code == "jobs_failed"
 
     @pytest.mark.parametrize(("failed", "more"), [(10, None), (11, "; and 1 more."), (5_000, "; and 4,990 more.")])
-    def test_a_failure_names_ten_jobs_and_counts_the_others(self, failed: int, more: str | None) -> None:
+    def test_an_error_names_ten_jobs_and_counts_the_others(self, failed: int, more: str | None) -> None:
         message = str(self.error(*[Job(id=f"job_{number}", status="failed") for number in range(failed)]))
         assert len(re.findall(r"job_\d+: ", message)) == 10
         assert ("more" in message) is (more is not None)
         assert (more or "") in message
 
-    def test_a_failure_without_anything_known_is_one_still(self) -> None:
+    def test_a_failure_without_details_is_an_error(self) -> None:
         assert str(self.error(url=None)) == "Backfill failed: Planasonix gave no reason (backfill bf_1)."
 
-    def test_a_cancel_is_an_error_of_its_own(self) -> None:
+    def test_a_cancel_has_its_own_error(self) -> None:
         error = self.error(status="cancelled")
         assert isinstance(error, PlanasonixJobCancelledError)
         assert str(error) == f"Backfill bf_1 was cancelled before it was done. See {URL}"
 
-    def test_an_end_that_is_none_is_no_success(self) -> None:
+    def test_an_unfinished_state_is_an_error(self) -> None:
         assert isinstance(self.error(status="running"), PlanasonixLostTrackError)

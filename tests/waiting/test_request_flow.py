@@ -16,7 +16,7 @@ DOWN = api_error(503)
 
 
 class Api:
-    """Gives an answer for each job, and notes who was asked for."""
+    """An API that returns or raises the answer for each job, and records the requested ids."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
@@ -36,7 +36,7 @@ def blocking(steps: Steps[Any], api: Api) -> Any:
 
 
 def awaited(steps: Steps[Any], api: Api) -> Any:
-    """Let somebody else ask for the job ``first``, as the poller does for many."""
+    """Request the job ``first`` outside the flow, as the poller does for many flows."""
 
     async def send(request: Request[Any]) -> Any:
         return api.send(request)
@@ -73,7 +73,7 @@ def lenient() -> Steps[list[Any]]:
 
 
 @both_ways
-def test_are_gone_in_turn_each_once(way: Way) -> None:
+def test_sends_each_request_once_and_in_order(way: Way) -> None:
     api = Api(first=1, second=2, third=3)
     assert way(strict(), api) == [1, 2, 3]
     assert api.asked == ["first", "second", "third"]
@@ -81,7 +81,7 @@ def test_are_gone_in_turn_each_once(way: Way) -> None:
 
 @both_ways
 @pytest.mark.parametrize("broken", ["first", "second", "third"])
-def test_end_with_the_error_of_one_that_is_needed(way: Way, broken: str) -> None:
+def test_ends_with_the_error_of_a_required_request(way: Way, broken: str) -> None:
     api = Api(**{"first": 1, "second": 2, "third": 3, broken: DOWN})
     with pytest.raises(PlanasonixServerError) as caught:
         way(strict(), api)
@@ -91,7 +91,7 @@ def test_end_with_the_error_of_one_that_is_needed(way: Way, broken: str) -> None
 
 @both_ways
 @pytest.mark.parametrize("broken", ["first", "second", "third"])
-def test_go_on_after_the_error_of_one_that_they_can_do_without(way: Way, broken: str) -> None:
+def test_continues_after_the_error_of_an_optional_request(way: Way, broken: str) -> None:
     answers = {"first": 1, "second": 2, "third": 3, broken: DOWN}
     api = Api(**answers)
     assert way(lenient(), api) == list(answers.values())
@@ -99,12 +99,12 @@ def test_go_on_after_the_error_of_one_that_they_can_do_without(way: Way, broken:
 
 
 @both_ways
-def test_may_all_fail(way: Way) -> None:
+def test_continues_if_all_requests_fail(way: Way) -> None:
     assert way(lenient(), Api(first=DOWN, second=DOWN, third=DOWN)) == [DOWN, DOWN, DOWN]
 
 
 @both_ways
-def test_may_end_with_an_error_that_they_make_of_another(way: Way) -> None:
+def test_may_raise_another_error(way: Way) -> None:
     def steps() -> Steps[None]:
         try:
             yield routes.get_job("first")
@@ -116,17 +116,17 @@ def test_may_end_with_an_error_that_they_make_of_another(way: Way) -> None:
 
 
 @both_ways
-def test_may_take_nothing_for_an_answer(way: Way) -> None:
+def test_accepts_empty_responses(way: Way) -> None:
     assert way(strict(), Api(first=None, second=0, third=[])) == [None, 0, []]
 
 
 @both_ways
-def test_do_not_get_to_see_a_bug(way: Way) -> None:
+def test_does_not_pass_a_bug_to_the_flow(way: Way) -> None:
     with pytest.raises(ZeroDivisionError):
         way(lenient(), Api(first=1, second=ZeroDivisionError("by zero"), third=3))
 
 
-def test_may_be_none() -> None:
+def test_may_send_no_request() -> None:
     def steps() -> Steps[str]:
         return "known already"
         yield

@@ -25,7 +25,7 @@ FORBIDDEN = api_error(403)
 
 
 class Task:
-    """Who asks for an account, and what its log has."""
+    """A task that fetches a result, and its log."""
 
     def __init__(self, there: MemoryApi) -> None:
         self.lines: list[str] = []
@@ -54,7 +54,7 @@ def loaded(job_id: str, *rows: int, warnings: int = 0) -> JobResults:
 
 
 def api(*states: str, status: str = "completed", **fields: Any) -> MemoryApi:
-    """Make the API with a backfill, by the states of its jobs, oldest first."""
+    """Return an API with a backfill whose jobs have these states, oldest first."""
     jobs = [
         Job.model_validate(
             {
@@ -75,12 +75,12 @@ def api(*states: str, status: str = "completed", **fields: Any) -> MemoryApi:
 
 
 def seen(there: MemoryApi) -> Backfill:
-    """Give the backfill as a trigger hands it over: without its jobs."""
+    """Return the backfill as a trigger passes it on: without its jobs."""
     return there.backfills[0].model_copy(update={"job_ids": None})
 
 
-class TestOfAJob:
-    def test_has_what_it_loaded_in_result_and_log(self) -> None:
+class TestResultOfAJob:
+    def test_has_the_loaded_tables_in_report_and_log(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", 3, 4, warnings=1)})
         task = Task(there)
         account = task.account_for(there.jobs[0])
@@ -94,7 +94,7 @@ class TestOfAJob:
     @pytest.mark.parametrize(
         ("status", "error"), [("failed", PlanasonixJobFailedError), ("cancelled", PlanasonixJobCancelledError)]
     )
-    def test_that_was_not_done_is_its_error_and_asks_nothing(self, status: str, error: type[Exception]) -> None:
+    def test_without_success_is_an_error_and_sends_no_request(self, status: str, error: type[Exception]) -> None:
         there = api(status)
         account = Task(there).account_for(there.jobs[0])
         assert type(account.error) is error
@@ -106,7 +106,7 @@ class TestOfAJob:
         ("status", "words"),
         [("succeeded", None), ("failed", "Job failed: code_0: No route (job job_0)."), ("cancelled", "was cancelled")],
     )
-    def test_whose_end_a_list_has_shown_is_fetched_whole(self, status: str, words: str | None) -> None:
+    def test_is_complete_if_the_job_comes_from_a_list(self, status: str, words: str | None) -> None:
         there = api(status, results={"job_0": loaded("job_0", 3)})
         listed = Job(id="job_0", status=status, created_at=BEGAN)
         account = Task(there).account_for(listed)
@@ -116,7 +116,7 @@ class TestOfAJob:
         else:
             assert account.report["finished_at"] == BEGAN.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def test_says_where_the_result_lists_less_than_there_is(self) -> None:
+    def test_logs_that_the_report_is_shortened(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", *[1] * 1_200, warnings=1_100)})
         task = Task(there)
         task.account_for(there.jobs[0])
@@ -128,8 +128,8 @@ class TestOfAJob:
         ]
 
 
-class TestOfABackfill:
-    def test_that_completed_has_what_all_its_jobs_loaded(self) -> None:
+class TestResultOfABackfill:
+    def test_has_the_tables_of_all_jobs(self) -> None:
         there = api("succeeded", "succeeded", results={"job_0": loaded("job_0", 3), "job_1": loaded("job_1", 4, 5)})
         task = Task(there)
         account = task.account_for(seen(there))
@@ -139,14 +139,14 @@ class TestOfABackfill:
         assert [job["job_id"] for job in account.report["jobs"]] == ["job_0", "job_1"]
         assert task.lines == ["Loaded 12 rows into 2 tables by 2 jobs."]
 
-    def test_asks_each_job_once_and_five_at_a_time(self) -> None:
+    def test_requests_each_job_once_and_five_at_a_time(self) -> None:
         there = api(*["succeeded"] * 200)
         account = Task(there).account_for(seen(there))
         assert sorted(there.requests) == sorted(["get bf_1", *(f"results job_{number}" for number in range(200))])
         assert there.most_in_flight == 5
         assert account.report["jobs_total"] == 200
 
-    def test_waits_for_results_that_are_late_and_asks_no_other_job_again(self) -> None:
+    def test_waits_for_late_results_and_requests_no_other_job_again(self) -> None:
         there = api("succeeded", "succeeded", "succeeded", get_error=fail_once("results job_1", DOWN))
         task = Task(there)
         account = task.account_for(seen(there))
@@ -154,18 +154,18 @@ class TestOfABackfill:
         assert len(there.requests) == 1 + 3 + 1
         assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
 
-    def test_whose_results_may_not_be_read_is_an_error_of_the_task(self) -> None:
+    def test_is_an_error_of_the_task_without_permission_for_the_results(self) -> None:
         there = api("succeeded", get_error=fail_always("results", FORBIDDEN))
         with pytest.raises(PlanasonixLostTrackError, match="its results cannot be fetched"):
             Task(there).account_for(seen(there))
 
-    def test_that_made_no_jobs_has_loaded_nothing(self) -> None:
+    def test_without_jobs_has_no_rows(self) -> None:
         there = api()
         account = Task(there).account_for(seen(there))
         assert account.url is None
         assert (account.report["rows_loaded"], account.report["jobs"]) == (0, [])
 
-    def test_that_failed_names_the_jobs_that_did_and_leads_to_the_first(self) -> None:
+    def test_of_a_failure_names_the_failed_jobs_and_links_to_the_first(self) -> None:
         there = api("succeeded", "failed", "succeeded", "failed", status="failed")
         account = Task(there).account_for(seen(there))
         assert account.url == "https://x/job_1"
@@ -178,14 +178,14 @@ class TestOfABackfill:
         )
         assert not [asked for asked in there.requests if asked.startswith("results")]
 
-    def test_that_was_cancelled_is_so_and_no_job_is_asked(self) -> None:
+    def test_of_a_cancel_is_an_error_without_requests_for_jobs(self) -> None:
         there = api("succeeded", "cancelled", status="cancelled")
         account = Task(there).account_for(seen(there))
         assert isinstance(account.error, PlanasonixJobCancelledError)
         assert account.url == "https://x/job_0"
         assert there.requests == ["get bf_1"]
 
-    def test_is_no_lost_one_though_a_server_that_lags_behind_says_that_it_goes_on(self) -> None:
+    def test_is_no_error_if_a_late_server_still_shows_the_backfill_as_running(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", 3)})
         over = seen(there)
         (current,) = there.backfills
@@ -195,7 +195,7 @@ class TestOfABackfill:
         assert account.error is None
         assert account.report["rows_loaded"] == 3
 
-    def test_says_where_the_result_lists_less_than_there_is(self) -> None:
+    def test_logs_that_the_report_is_shortened(self) -> None:
         there = api(*["succeeded"] * 1_000)
         task = Task(there)
         account = task.account_for(seen(there))
@@ -204,13 +204,13 @@ class TestOfABackfill:
 
 
 class TestAnExplanation:
-    def test_asks_one_by_one_where_the_list_fails(self) -> None:
+    def test_requests_the_jobs_one_by_one_if_the_list_fails(self) -> None:
         there = api("succeeded", "failed", status="failed", get_error=fail_always("list", FORBIDDEN))
         account = Task(there).explain(there.backfills[0])
         assert account.url == "https://x/job_1"
         assert "Failed jobs: job_1: code_1: No route." in str(account.error)
 
-    def test_is_short_where_nothing_can_be_found_out(self) -> None:
+    def test_is_short_if_no_details_are_available(self) -> None:
         there = api("succeeded", "failed", status="failed", get_error=lambda _: FORBIDDEN)
         task = Task(there)
         account = task.explain(there.backfills[0])
@@ -218,13 +218,13 @@ class TestAnExplanation:
         assert str(account.error) == "Backfill failed: Planasonix gave no reason (backfill bf_1). See https://x/job_0"
         assert task.lines == ["! Which jobs of backfill bf_1 failed cannot be found out: 403"]
 
-    def test_has_no_page_where_there_was_no_job(self) -> None:
+    def test_has_no_url_without_a_job(self) -> None:
         backfill = Backfill.model_validate({"id": "bf_1", "status": "failed", "error": {"code": "no_source"}})
         account = Task(MemoryApi()).explain(backfill)
         assert account.url is None
         assert str(account.error) == "Backfill failed: no_source (backfill bf_1)."
 
-    def test_admits_an_end_that_is_none(self) -> None:
+    def test_of_an_unknown_state_is_an_error(self) -> None:
         there = api("succeeded", status="paused")
         account = Task(there).explain(there.backfills[0])
         assert isinstance(account.error, PlanasonixLostTrackError)

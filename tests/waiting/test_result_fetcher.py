@@ -17,9 +17,9 @@ EARLY_BACKFILL = Backfill(id="bf_1", status="running", job_ids=["job_1"])
 
 
 def fetch(travel: TravelledClock, *answers: Any) -> tuple[JobResults | Backfill, list[str]]:
-    """Fetch what the last answer is; the API gives the answers in turn, the last one again and again.
+    """Fetch from an API that returns these answers in order, and repeats the last one, which is the complete one.
 
-    Return it, and the log.
+    Return the result, and the log.
     """
     coming = list(answers)
     lines: list[str] = []
@@ -41,13 +41,13 @@ both = pytest.mark.parametrize("whole", [RESULTS, BACKFILL], ids=["results", "ba
 
 
 @both
-def test_are_there_at_once_as_a_rule(travel: TravelledClock, whole: Any) -> None:
+def test_returns_complete_results_at_once(travel: TravelledClock, whole: Any) -> None:
     assert fetch(travel, whole) == (whole, [])
     assert travel.passed == 0
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-def test_a_backfill_is_returned_however_it_has_ended(travel: TravelledClock, status: str) -> None:
+def test_returns_a_backfill_in_any_final_state(travel: TravelledClock, status: str) -> None:
     assert fetch(travel, Backfill(id="bf_1", status=status))[0].status == status
 
 
@@ -56,7 +56,7 @@ def test_a_backfill_is_returned_however_it_has_ended(travel: TravelledClock, sta
     [(api_error(409), RESULTS), (EARLY_RESULTS, RESULTS), (EARLY_BACKFILL, BACKFILL)],
     ids=["409", "results", "backfill"],
 )
-def test_are_fetched_again_while_they_are_early(travel: TravelledClock, early: Any, whole: Any) -> None:
+def test_fetches_again_while_results_are_incomplete(travel: TravelledClock, early: Any, whole: Any) -> None:
     result, lines = fetch(travel, early, early, whole)
     assert result == whole
     assert travel.passed == 20
@@ -71,19 +71,19 @@ def test_are_fetched_again_while_they_are_early(travel: TravelledClock, early: A
     ],
     ids=["results", "backfill"],
 )
-def test_that_never_come_are_an_error_and_no_half_report(travel: TravelledClock, early: Any, message: str) -> None:
+def test_raises_an_error_if_results_stay_incomplete(travel: TravelledClock, early: Any, message: str) -> None:
     with pytest.raises(PlanasonixLostTrackError, match=message):
         fetch(travel, early)
     assert travel.passed >= 3_600
 
 
-def test_that_stay_away_are_logged_once_a_minute(travel: TravelledClock) -> None:
+def test_logs_incomplete_results_once_a_minute(travel: TravelledClock) -> None:
     _, lines = fetch(travel, *[EARLY_RESULTS] * 13, RESULTS)
     assert len(lines) == 3
 
 
 @both
-def test_are_fetched_again_in_an_outage(travel: TravelledClock, whole: Any) -> None:
+def test_fetches_again_during_an_outage(travel: TravelledClock, whole: Any) -> None:
     result, lines = fetch(travel, *[api_error(503)] * 5, whole)
     assert result == whole
     assert travel.passed == 50
@@ -93,7 +93,7 @@ def test_are_fetched_again_in_an_outage(travel: TravelledClock, whole: Any) -> N
 
 @both
 @pytest.mark.parametrize("status", [401, 404])
-def test_that_are_refused_for_a_minute_are_an_error(travel: TravelledClock, status: int, whole: Any) -> None:
+def test_raises_an_error_after_a_minute_of_refusals(travel: TravelledClock, status: int, whole: Any) -> None:
     assert fetch(travel, api_error(status), whole)[0] == whole
     began = travel.passed
     with pytest.raises(PlanasonixLostTrackError):
@@ -101,14 +101,14 @@ def test_that_are_refused_for_a_minute_are_an_error(travel: TravelledClock, stat
     assert travel.passed - began == 60
 
 
-def test_that_a_proxy_refuses_are_fetched_again_for_an_hour(travel: TravelledClock) -> None:
+def test_fetches_again_for_an_hour_if_a_proxy_refuses(travel: TravelledClock) -> None:
     page = api_error(403, has_envelope=False)
     assert fetch(travel, *[page] * 300, RESULTS)[0] == RESULTS
     with pytest.raises(PlanasonixOutageError):
         fetch(travel, page)
 
 
-def test_that_a_429_puts_off_are_fetched_when_it_says(travel: TravelledClock) -> None:
+def test_waits_for_retry_after(travel: TravelledClock) -> None:
     results, _ = fetch(travel, api_error(429, retry_after=300), RESULTS)
     assert results == RESULTS
     assert travel.passed == 300

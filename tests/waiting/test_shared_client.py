@@ -27,7 +27,7 @@ REFUSED = PlanasonixTransportError("refused", sent=False)
 
 
 def over(there: Planasonix, act: Callable[[SharedClient], Awaitable[Any]]) -> Any:
-    """Do something over a channel, on virtual time."""
+    """Run an action with a shared client, in virtual time."""
 
     async def main() -> Any:
         async with SharedClient(there.connect) as channel:
@@ -50,15 +50,15 @@ async def ask_every_second(channel: SharedClient, seconds: int) -> None:
 
 
 def for_keys(**answers: Answer) -> Callable[[str, str], Answer]:
-    """Answer by who asks."""
+    """Return an answer that depends on the API key."""
     return lambda key, path: answers[key]
 
 
 RUNNING = Job(id="job_1", status="running")
 
 
-class TestTheGate:
-    def test_lets_four_polls_through_at_a_time_over_one_client(self) -> None:
+class TestConcurrency:
+    def test_is_four_polls_at_a_time_with_one_client(self) -> None:
         there = Planasonix(seconds=1.0)
 
         async def act(channel: SharedClient) -> float:
@@ -69,7 +69,7 @@ class TestTheGate:
         assert there.most_in_flight == 4
         assert there.connects == 1
 
-    def test_always_has_a_place_for_what_ends_a_wait(self) -> None:
+    def test_has_a_slot_for_requests_that_end_a_wait(self) -> None:
         there = Planasonix(slow={f"/api/v1/jobs/slow_{number}": 1_000.0 for number in range(10)})
 
         async def act(channel: SharedClient) -> float:
@@ -90,7 +90,7 @@ class TestTheGate:
         assert over(there, act) < 1
         assert there.most_in_flight == 5
 
-    def test_is_open_to_others_while_one_rests_between_two_tries(self) -> None:
+    def test_lets_other_requests_run_during_the_pause_of_a_retry(self) -> None:
         there = Planasonix()
         there.answer = lambda key, path: api_error(503) if "bad" in path else RUNNING
 
@@ -104,7 +104,7 @@ class TestTheGate:
 
         assert over(there, act) < 0.1
 
-    def test_is_passed_on_by_who_is_cancelled(self) -> None:
+    def test_slot_of_a_cancelled_request_is_free_again(self) -> None:
         there = Planasonix(seconds=1_000)
 
         async def act(channel: SharedClient) -> Any:
@@ -119,7 +119,7 @@ class TestTheGate:
 
 
 class TestTheConnection:
-    def test_is_read_when_it_is_needed_and_once_for_all(self) -> None:
+    def test_is_read_once_for_all_and_at_the_first_request(self) -> None:
         there = Planasonix()
 
         async def act(channel: SharedClient) -> None:
@@ -130,7 +130,7 @@ class TestTheConnection:
         assert there.connects == 1
         assert there.open_clients == 0
 
-    def test_is_read_again_once_for_all_whose_key_is_refused_and_none_fails(self) -> None:
+    def test_is_read_again_once_for_all_requests_with_a_refused_key(self) -> None:
         there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=RUNNING))
 
         async def act(channel: SharedClient) -> list[Any]:
@@ -143,19 +143,19 @@ class TestTheConnection:
         assert there.connects == 2
         assert there.open_clients == 0
 
-    def test_that_did_not_change_is_not_tried_again(self) -> None:
+    def test_that_did_not_change_causes_no_second_request(self) -> None:
         there = Planasonix(answer=lambda key, path: api_error(401))
         assert isinstance(over(there, ask), PlanasonixAuthenticationError)
-        assert there.asked.total() == 1, "the same key once more would be refused once more"
+        assert there.asked.total() == 1, "the same key would be refused again"
         assert there.open_clients == 0
 
-    def test_is_read_again_whenever_the_key_is_refused(self) -> None:
+    def test_is_read_again_at_each_refusal_of_the_key(self) -> None:
         there = Planasonix(answer=lambda key, path: api_error(401))
         over(there, lambda channel: ask_every_second(channel, 10))
         assert there.connects == 11
 
     @pytest.mark.parametrize("refusal", [api_error(404), api_error(403), REFUSED])
-    def test_that_was_moved_is_read_again_after_a_minute(self, refusal: PlanasonixError) -> None:
+    def test_that_changed_is_read_again_after_a_minute(self, refusal: PlanasonixError) -> None:
         there = Planasonix(answer=for_keys(plnx_old=refusal, plnx_new=RUNNING))
 
         async def act(channel: SharedClient) -> list[Any]:
@@ -174,12 +174,12 @@ class TestTheConnection:
         assert there.connects == pytest.approx(10, abs=1)
 
     @pytest.mark.parametrize("error", [api_error(503), api_error(429)])
-    def test_is_not_read_again_for_what_another_would_not_change(self, error: PlanasonixError) -> None:
+    def test_is_not_read_again_after_errors_that_do_not_depend_on_it(self, error: PlanasonixError) -> None:
         there = Planasonix(answer=lambda key, path: error)
         over(there, lambda channel: ask_every_second(channel, 200))
         assert there.connects == 1
 
-    def test_before_stays_open_for_a_request_in_flight(self) -> None:
+    def test_that_was_replaced_stays_open_for_a_request_in_flight(self) -> None:
         there = Planasonix()
         refused = api_error(401)
         there.answer = lambda key, path: refused if key == "plnx_old" and "slow" not in path else RUNNING
@@ -197,7 +197,7 @@ class TestTheConnection:
         assert over(there, act) == 2
         assert there.open_clients == 0
 
-    def test_that_cannot_be_read_is_an_error_and_read_for_the_next_request(self) -> None:
+    def test_that_cannot_be_read_raises_an_error_and_is_read_by_the_next_request(self) -> None:
         there = Planasonix()
         faults = [PlanasonixConfigurationError("There is no Airflow connection 'x'.")]
 
@@ -228,8 +228,8 @@ class TestTheConnection:
         assert there.open_clients == 0
 
 
-class TestASilence:
-    def test_is_kept_by_all_for_as_long_as_a_429_asks(self) -> None:
+class TestRetryAfter:
+    def test_pauses_all_requests(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=120))
 
         async def act(channel: SharedClient) -> list[Any]:
@@ -240,14 +240,14 @@ class TestASilence:
             return [*answers, early, await ask(channel)]
 
         *answers, early, late = over(there, act)
-        # Those that were in flight with it get their answers; nobody else asks before its time.
+        # Four requests were sent at once, and one after the pause; the others failed without being sent.
         assert there.asked.total() == 4 + 1
         refused = [answer for answer in answers if isinstance(answer, PlanasonixRateLimitError)]
         assert len(refused) == 27
         assert isinstance(early, PlanasonixRateLimitError)
         assert isinstance(late, Job)
 
-    def test_follows_on_a_429_after_the_connection_was_read_again(self) -> None:
+    def test_pauses_requests_after_the_connection_was_read_again(self) -> None:
         busy = api_error(429, retry_after=60)
         there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=busy))
 
@@ -261,7 +261,7 @@ class TestASilence:
         over(there, act)
         assert there.asked.total() == 2
 
-    def test_is_not_kept_by_a_cancel_of_work_without_an_owner(self) -> None:
+    def test_does_not_delay_an_urgent_cancel(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=900))
 
         async def act(channel: SharedClient) -> float:
@@ -273,7 +273,7 @@ class TestASilence:
         assert over(there, act) < 1
         assert there.asked.total() == 2
 
-    def test_is_sat_out_by_who_sends_what_matters(self) -> None:
+    def test_delays_a_request_with_retries(self) -> None:
         there = Planasonix(answer=refused_once(retry_after=30))
 
         async def act(channel: SharedClient) -> float:
@@ -285,10 +285,10 @@ class TestASilence:
         assert there.asked["/api/v1/jobs/job_1/cancel"] == 1
 
 
-class TestATurn:
+class TestRateLimit:
     @staticmethod
     def seconds(act: Callable[[SharedClient], Awaitable[Any]]) -> float:
-        """Say how long it takes while the key has nothing left for the next 40 s."""
+        """Return the seconds that an action takes while the key has no requests left for the next 40 s."""
         there = Planasonix()
 
         async def main(channel: SharedClient) -> float:
@@ -308,13 +308,13 @@ class TestATurn:
         seconds: float = over(there, main)
         return seconds
 
-    def test_is_waited_for_by_a_poll(self) -> None:
+    def test_delays_a_poll(self) -> None:
         assert self.seconds(ask) > 30
 
-    def test_is_not_waited_for_by_a_cancel(self) -> None:
+    def test_does_not_delay_a_cancel(self) -> None:
         assert self.seconds(lambda channel: channel.send(routes.cancel_job("job_1"))) < 1
 
-    def test_is_not_waited_for_by_a_read_that_ends_a_wait_though_others_stand_in_line(self) -> None:
+    def test_does_not_delay_a_read_that_ends_a_wait_although_polls_wait(self) -> None:
         async def act(channel: SharedClient) -> None:
             polls = [asyncio.ensure_future(ask(channel)) for _ in range(20)]
             await asyncio.sleep(0.1)
@@ -325,8 +325,8 @@ class TestATurn:
         assert self.seconds(act) < 1
 
 
-class TestWhatMatters:
-    def test_is_sent_again_over_the_same_client(self) -> None:
+class TestRetries:
+    def test_use_the_same_client(self) -> None:
         answers: list[Answer] = [PlanasonixTransportError("reset"), Job(id="job_1", status="cancelling")]
         there = Planasonix(answer=lambda key, path: answers.pop(0))
         job = over(there, lambda channel: channel.send(routes.cancel_job("job_1")))
@@ -334,13 +334,13 @@ class TestWhatMatters:
         assert there.asked["/api/v1/jobs/job_1/cancel"] == 2
         assert there.connects == 1
 
-    def test_is_not_sent_again_where_that_could_do_it_twice(self) -> None:
+    def test_are_not_sent_for_a_request_that_is_not_idempotent(self) -> None:
         there = Planasonix(answer=lambda key, path: PlanasonixTransportError("reset"))
         with pytest.raises(PlanasonixTransportError):
             over(there, lambda channel: channel.send(routes.trigger_sync("conn_1")))
         assert there.asked.total() == 1
 
-    def test_rests_between_two_tries_with_the_given_sleep(self) -> None:
+    def test_pause_with_the_given_sleep(self) -> None:
         naps: list[float] = []
 
         async def sleep(seconds: float) -> None:
@@ -357,7 +357,7 @@ class TestWhatMatters:
         assert len(naps) == 7
 
 
-#: Nobody listens there.
+#: No server listens there.
 NOWHERE = ClientConfig(api_key=SecretStr("plnx_test"), base_url="http://127.0.0.1:9")
 
 
@@ -397,7 +397,7 @@ class TestRunRequests:
 
 
 class Workshop:
-    """Does things that take as many seconds as they are called, and remembers them."""
+    """An action that takes the given seconds, and records its calls; negative seconds raise an error."""
 
     def __init__(self) -> None:
         self.begun: list[float] = []
@@ -419,12 +419,12 @@ class Workshop:
 
 
 class TestForEach:
-    def test_keeps_the_order_whoever_is_first(self) -> None:
+    def test_keeps_the_order_of_the_items(self) -> None:
         workshop = Workshop()
         assert TravelledClock().run(for_each([5, 1, 3], workshop.make)) == ["took 5", "took 1", "took 3"]
         assert workshop.done == [1, 3, 5]
 
-    def test_does_five_at_a_time(self) -> None:
+    def test_runs_five_at_a_time(self) -> None:
         workshop = Workshop()
 
         async def main() -> float:
@@ -434,26 +434,26 @@ class TestForEach:
         assert TravelledClock().run(main()) == 8
         assert workshop.most_at_once == 5
 
-    def test_does_not_wait_for_the_slowest_of_a_few_before_it_goes_on(self) -> None:
+    def test_starts_the_next_item_before_the_slowest_has_finished(self) -> None:
         async def main() -> float:
             await for_each([10, *[1] * 40], Workshop().make)
             return asyncio.get_running_loop().time()
 
         assert TravelledClock().run(main()) == 10
 
-    def test_of_nothing_is_nothing(self) -> None:
+    def test_of_no_items_returns_an_empty_list(self) -> None:
         assert TravelledClock().run(for_each([], Workshop().make)) == []
 
-    def test_takes_things_that_come_one_by_one(self) -> None:
+    def test_accepts_a_generator(self) -> None:
         assert TravelledClock().run(for_each((number for number in (2, 1)), Workshop().make)) == ["took 2", "took 1"]
 
-    def test_keeps_what_came_to_nothing(self) -> None:
+    def test_keeps_results_that_are_none(self) -> None:
         async def nothing(_: int) -> None:
             return None
 
         assert TravelledClock().run(for_each([1, 2], nothing)) == [None, None]
 
-    def test_ends_with_the_first_error_and_all_others_with_it(self) -> None:
+    def test_cancels_all_others_at_the_first_error(self) -> None:
         workshop = Workshop()
 
         async def main() -> float:
@@ -468,7 +468,7 @@ class TestForEach:
         assert workshop.done == []
         assert workshop.at_once == 0
 
-    def test_leaves_nothing_behind_when_it_is_cancelled(self) -> None:
+    def test_leaves_no_tasks_when_it_is_cancelled(self) -> None:
         workshop = Workshop()
 
         async def main() -> int:

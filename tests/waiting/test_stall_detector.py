@@ -5,7 +5,7 @@ import pytest
 from planasonix_provider.waiting.stall_detector import KILL_GRACE_SECONDS, StallDetector
 
 
-class TestPulse:
+class TestStallDetector:
     @pytest.fixture
     def clock(self) -> list[float]:
         return [1000.0]
@@ -14,7 +14,7 @@ class TestPulse:
     def pulse(self, clock: list[float]) -> StallDetector:
         return StallDetector(300.0, lambda: clock[0])
 
-    def test_leaves_no_doubt_while_it_beats(self, pulse: StallDetector, clock: list[float]) -> None:
+    def test_has_no_doubt_while_it_beats(self, pulse: StallDetector, clock: list[float]) -> None:
         for _ in range(10):
             clock[0] += 140
             pulse.beat()

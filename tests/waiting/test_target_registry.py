@@ -53,7 +53,7 @@ def test_every_target_is_registered() -> None:
 
 @pytest.mark.parametrize("target", list(examples()), ids=lambda target: target.goal)
 class TestEachTarget:
-    def test_survives_the_way_to_another_process(self, target: WaitTarget) -> None:
+    def test_survives_serialization(self, target: WaitTarget) -> None:
         copy = deserialize_target(json.loads(json.dumps(target.serialize())))
         assert type(copy) is type(target)
         assert vars(copy) == vars(target)

@@ -17,7 +17,7 @@ BY_HAND = "`python -m planasonix_provider cancel job_1 --conn-id eu`"
 JOB = Job(id="job_1", status="succeeded", finished_at=datetime(2025, 3, 27, tzinfo=UTC), something_new={"a": 1})
 
 
-def test_survives_the_way_to_the_task() -> None:
+def test_survives_json() -> None:
     event = WaitEvent.over(SUBJECT, JOB)
     payload = json.loads(json.dumps(event.to_payload()))
     assert WaitEvent.from_payload(payload, "job") == event.model_copy(
@@ -27,7 +27,7 @@ def test_survives_the_way_to_the_task() -> None:
 
 
 def test_has_only_the_fields_that_a_task_uses() -> None:
-    """Airflow takes a dict with such a key for an object that it has to create, and PostgreSQL refuses NUL."""
+    """Airflow reads a dict with such a key as an object to create, and PostgreSQL rejects NUL characters."""
     job = JobEnvelope.parse(
         json.dumps(
             {
@@ -58,18 +58,18 @@ def test_has_only_the_fields_that_a_task_uses() -> None:
     }
 
 
-def test_that_was_made_here_is_storable_too() -> None:
+def test_of_work_from_this_process_can_be_stored() -> None:
     event = WaitEvent.over(SUBJECT, Job(id="job_1", status="failed", error={"message": "a\0b\ud800"}))
     assert event.to_payload()["job"]["error"]["message"] == "a\ufffdb\ufffd"
 
 
-def test_makes_the_same_error_again() -> None:
+def test_raises_the_same_error_in_the_task() -> None:
     event = WaitEvent.failed(SUBJECT, PlanasonixNotFoundError("GET /x: answered 404.", status=404))
     with pytest.raises(PlanasonixNotFoundError, match="answered 404"):
         WaitEvent.from_payload(event.to_payload(), "job").work_or_error()
 
 
-def test_of_an_error_that_this_version_lacks_still_fails_with_its_message() -> None:
+def test_of_an_error_unknown_to_this_version_fails_with_its_message() -> None:
     event = WaitEvent(kind="job", id="job_1", outcome="error", error="from the future", message="Something new.")
     with pytest.raises(PlanasonixError, match="Something new"):
         event.work_or_error()
@@ -100,17 +100,17 @@ def over(**fields: Any) -> dict[str, Any]:
         {"version": 1, "kind": "job", "id": "job_1", "outcome": "error", "error": "transport"},
     ],
 )
-def test_of_any_other_shape_is_refused_with_a_reason(payload: Any) -> None:
+def test_of_any_other_shape_is_rejected_with_a_reason(payload: Any) -> None:
     assert WaitEvent.from_payload(over(), "job").outcome == "over"
     with pytest.raises(InvalidWaitEventError, match="clear the task"):
         WaitEvent.from_payload(payload, "job")
 
 
-def test_of_a_later_release_is_read_without_the_fields_that_it_has_added() -> None:
+def test_of_a_later_release_is_read_without_its_new_fields() -> None:
     assert WaitEvent.from_payload(over(more=1), "job") == WaitEvent.from_payload(over(), "job")
 
 
-def test_after_a_cancel_says_how_it_went() -> None:
+def test_after_a_cancel_has_its_result_in_the_message() -> None:
     out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
     assert out_of_time.is_out_of_time
     cancelling = out_of_time.with_cancel_result(Job(id="job_1", status="cancelling"), BY_HAND)
@@ -123,26 +123,26 @@ def test_after_a_cancel_says_how_it_went() -> None:
     assert out_of_time.with_cancel_result(JOB, BY_HAND) == WaitEvent.over(SUBJECT, JOB)
 
 
-def test_without_a_cancel_says_that_the_work_runs_on() -> None:
+def test_without_a_cancel_has_the_message_that_the_work_runs_on() -> None:
     out_of_time = WaitEvent.failed(SUBJECT, PlanasonixTimeoutError("Not over."))
     assert out_of_time.without_cancel().message == "Not over. It was not cancelled, and runs on."
 
 
-def test_after_the_cancel_of_a_backfill_that_goes_on_says_so() -> None:
+def test_after_the_cancel_of_a_backfill_that_runs_on_names_its_state() -> None:
     out_of_time = WaitEvent.failed(BackfillTarget("bf_1"), PlanasonixTimeoutError("Not over."))
     event = out_of_time.with_cancel_result(Backfill(id="bf_1", status="queued"), BY_HAND)
     with pytest.raises(PlanasonixTimeoutError, match=r"asked to cancel; it is queued, and may make more. To end it: `"):
         event.work_or_error()
 
 
-def test_of_a_backfill_leaves_its_thousands_of_jobs_behind() -> None:
+def test_of_a_backfill_leaves_out_its_jobs() -> None:
     backfill = Backfill(id="bf_1", status="completed", job_ids=[f"job_{number}" for number in range(5_000)])
     payload = WaitEvent.over(BackfillTarget("bf_1"), backfill).to_payload()
     assert len(json.dumps(payload)) < 500
     assert WaitEvent.from_payload(payload, "backfill").work == backfill.model_copy(update={"job_ids": None})
 
 
-def test_of_a_sync_names_the_connection_and_holds_the_job() -> None:
+def test_of_a_sync_has_the_id_of_the_connection_and_the_job() -> None:
     event = WaitEvent.over(SyncTarget("conn_1", datetime(2025, 3, 27, tzinfo=UTC)), JOB)
     assert event.id == "conn_1"
     assert WaitEvent.from_payload(event.to_payload(), "sync").work == Job(**JOB.known_fields())

@@ -74,7 +74,7 @@ class TestTheLog:
             "Job job_1 is running, after 2 min 0 s (seen 2 min 0 s ago).",
         ]
 
-    def test_does_not_repeat_what_the_process_before_has_written(self, lines: list[str]) -> None:
+    def test_does_not_repeat_the_line_of_the_previous_process(self, lines: list[str]) -> None:
         make(lines, status="queued").on_snapshot(job("queued"), after(seconds=1))
         assert lines == []
 
@@ -82,7 +82,7 @@ class TestTheLog:
         assert watch.on_snapshot(job("paused"), after(seconds=1)) is None
         assert lines == ["Job job_1 is paused (a state that this version takes for one that goes on), after 1 s."]
 
-    def test_logs_trouble_once_then_a_reminder_then_its_end(self, watch: WaitState, lines: list[str]) -> None:
+    def test_has_an_outage_once_then_a_reminder_then_its_end(self, watch: WaitState, lines: list[str]) -> None:
         watch.on_snapshot(job("running"), after(seconds=0))
         for second in range(10, 90, 10):
             watch.on_error(PlanasonixServerError("GET /x: answered 500.", status=500), after(seconds=second))
@@ -94,9 +94,7 @@ class TestTheLog:
             "Planasonix answers again, after 1 min 20 s.",
         ]
 
-    def test_has_one_line_a_minute_of_an_api_that_fails_again_and_again(
-        self, watch: WaitState, lines: list[str]
-    ) -> None:
+    def test_has_one_line_a_minute_about_an_api_that_fails_repeatedly(self, watch: WaitState, lines: list[str]) -> None:
         watch.on_snapshot(job("running"), after(seconds=0))
         for second in range(5, 65, 10):
             watch.on_error(PlanasonixServerError("GET /x: answered 503.", status=503), after(seconds=second))
@@ -108,23 +106,23 @@ class TestTheLog:
         watch.on_error(PlanasonixServerError("GET /x: answered 502.", status=502), after(seconds=66))
         assert lines[-1] == "! No news of job job_1, still waiting: GET /x: answered 502."
 
-    def test_counts_no_time_below_nothing_where_clocks_disagree(self, watch: WaitState, lines: list[str]) -> None:
+    def test_shows_no_negative_time_if_clocks_differ(self, watch: WaitState, lines: list[str]) -> None:
         watch.on_snapshot(job("running"), after(hours=-1))
         assert lines == ["Job job_1 is running, after 0 s."]
 
 
-class TestTheEnd:
+class TestEvent:
     @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
-    def test_is_a_state_that_is_over(self, watch: WaitState, status: str) -> None:
+    def test_is_returned_for_a_final_state(self, watch: WaitState, status: str) -> None:
         event = watch.on_snapshot(job(status), after(seconds=1))
         assert event.outcome == "over"
         assert event.work == job(status).work
 
     @pytest.mark.parametrize("status", ["queued", "running", "cancelling", "something new"])
-    def test_is_no_other_state(self, watch: WaitState, status: str) -> None:
+    def test_is_not_returned_for_another_state(self, watch: WaitState, status: str) -> None:
         assert watch.on_snapshot(job(status), after(seconds=1)) is None
 
-    def test_comes_at_the_deadline_with_the_state_in_words(self, lines: list[str]) -> None:
+    def test_at_the_deadline_names_the_state(self, lines: list[str]) -> None:
         watch = make(lines, deadline=after(minutes=10))
         watch.on_snapshot(job("running"), after(minutes=9))
         assert watch.on_tick(after(minutes=9, seconds=59)) is None
@@ -135,22 +133,22 @@ class TestTheEnd:
             "it was running."
         )
 
-    def test_is_the_jobs_own_even_if_the_poll_comes_after_the_deadline(self, lines: list[str]) -> None:
+    def test_of_finished_work_counts_after_the_deadline(self, lines: list[str]) -> None:
         event = make(lines, deadline=after(minutes=10)).on_snapshot(job("succeeded"), after(minutes=11))
         assert event.outcome == "over"
 
-    def test_comes_at_the_deadline_in_an_outage_too(self, lines: list[str]) -> None:
+    def test_at_the_deadline_is_returned_during_an_outage(self, lines: list[str]) -> None:
         watch = make(lines, deadline=after(minutes=10))
         event = watch.on_error(PlanasonixTransportError("no answer"), after(minutes=10))
         assert event.is_out_of_time
 
-    def test_attention_is_asked_for_at_the_deadline(self, lines: list[str]) -> None:
+    def test_is_due_at_the_deadline(self, lines: list[str]) -> None:
         watch = make(lines, deadline=after(seconds=7))
         assert watch.seconds_until_attention(BEGAN) == 7
         assert watch.seconds_until_attention(after(seconds=8)) == 0
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize(
         "error",
         [
@@ -160,9 +158,7 @@ class TestTrouble:
             PlanasonixUnreadableError("HTML"),
         ],
     )
-    def test_that_passes_is_waited_out_for_an_hour_and_no_longer(
-        self, watch: WaitState, error: PlanasonixError
-    ) -> None:
+    def test_that_are_transient_are_tolerated_for_an_hour(self, watch: WaitState, error: PlanasonixError) -> None:
         watch.on_snapshot(job("running"), after(minutes=5))
         assert watch.on_error(error, after(minutes=6)) is None
         assert watch.on_error(error, after(minutes=65, seconds=59)) is None
@@ -171,14 +167,14 @@ class TestTrouble:
         assert "No news of job job_1 since 2025-03-27 14:28:10 UTC, for more than 1 h 0 min." in str(event.message)
         assert "The job was not cancelled and may still run" in str(event.message)
 
-    def test_starts_counting_again_after_an_answer(self, watch: WaitState) -> None:
+    def test_are_counted_again_after_a_response(self, watch: WaitState) -> None:
         error = PlanasonixTransportError("reset")
         for hour in range(5):
             assert watch.on_error(error, after(hours=hour)) is None
             assert watch.on_error(error, after(hours=hour) + MAX_OUTAGE - timedelta(seconds=1)) is None
             assert watch.on_snapshot(job("running"), after(hours=hour) + MAX_OUTAGE - timedelta(seconds=1)) is None
 
-    def test_of_a_refusal_by_the_api_ends_the_wait_after_a_minute(self, watch: WaitState) -> None:
+    def test_that_are_refusals_by_the_api_end_the_wait_after_a_minute(self, watch: WaitState) -> None:
         error = api_error(404)
         assert watch.on_error(error, after(seconds=10)) is None
         assert watch.on_snapshot(job("running"), after(seconds=60)) is None
@@ -186,7 +182,7 @@ class TestTrouble:
         event = watch.on_error(error, after(seconds=130))
         assert event.error == error.kind
 
-    def test_that_ends_the_wait_says_that_the_job_may_still_run(self, watch: WaitState) -> None:
+    def test_that_end_the_wait_warn_that_the_job_may_still_run(self, watch: WaitState) -> None:
         error = PlanasonixPermissionError("GET /x: answered 403.", status=403)
         watch.on_error(error, after(seconds=10))
         event = watch.on_error(error, after(seconds=70))
@@ -195,7 +191,7 @@ class TestTrouble:
             "task."
         )
 
-    def test_says_the_same_whoever_hands_it_over(self, watch: WaitState) -> None:
+    def test_and_snapshots_can_be_passed_to_update(self, watch: WaitState) -> None:
         assert watch.update(None, after(seconds=1)) is None
         assert watch.update(PlanasonixTransportError("reset"), after(seconds=2)) is None
         event = watch.update(job("succeeded"), after(seconds=3))
@@ -212,13 +208,13 @@ FINAL = [api_error(404), api_error(403), api_error(400)]
 KEY_REFUSED = api_error(401)
 
 
-class TestWhoOnlyWatches:
+class TestWorkOfOthers:
     @pytest.mark.parametrize("error", FINAL, ids=str)
-    def test_gives_up_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
+    def test_fails_the_wait_at_the_first_refusal(self, lines: list[str], error: PlanasonixError) -> None:
         event = make(lines, is_owned=False).on_error(error, after(seconds=1))
         assert event.error == error.kind
 
-    def test_takes_a_minute_of_refusals_of_the_key_for_a_rotation(self, lines: list[str]) -> None:
+    def test_allows_a_minute_of_refusals_of_the_key(self, lines: list[str]) -> None:
         watch = make(lines, is_owned=False)
         assert watch.on_error(KEY_REFUSED, after(seconds=1)) is None
         assert watch.is_in_doubt
@@ -227,7 +223,7 @@ class TestWhoOnlyWatches:
 
     @pytest.mark.parametrize("how", [{"status": "running"}, {"is_known": True}], ids=str)
     @pytest.mark.parametrize("error", FINAL, ids=str)
-    def test_is_patient_with_a_refusal_of_work_that_was_seen_before(
+    def test_allows_a_minute_of_refusals_if_it_was_seen_before(
         self, lines: list[str], error: PlanasonixError, how: dict[str, Any]
     ) -> None:
         watch = make(lines, is_owned=False, **how)
@@ -235,13 +231,13 @@ class TestWhoOnlyWatches:
         assert watch.on_error(error, after(seconds=59)) is None
         assert watch.on_error(error, after(seconds=60)) is not None
 
-    def test_knows_the_work_once_it_was_seen(self, lines: list[str]) -> None:
+    def test_is_known_once_it_was_seen(self, lines: list[str]) -> None:
         watch = make(lines, is_owned=False)
         watch.on_snapshot(job("running"), after(seconds=0))
         assert watch.is_known
         assert watch.on_error(FINAL[0], after(seconds=1)) is None
 
-    def test_says_nothing_about_work_that_it_did_not_start(self, lines: list[str]) -> None:
+    def test_gets_no_warning_that_it_may_still_run(self, lines: list[str]) -> None:
         refused = make(lines, is_owned=False).on_error(FINAL[0], after(seconds=1))
         watch = make(lines, is_owned=False, unseen_since=after(hours=-2))
         lost = watch.on_error(TRANSIENT[0], after(seconds=1))
@@ -249,36 +245,36 @@ class TestWhoOnlyWatches:
         assert "may still run" not in str(lost.message)
 
 
-class TestWhoFailsSilently:
+class TestSilentWait:
     @pytest.mark.parametrize("owned", [True, False])
     @pytest.mark.parametrize("error", [*TRANSIENT, KEY_REFUSED], ids=str)
-    def test_waits_for_ever_for_what_may_pass(self, lines: list[str], error: PlanasonixError, owned: bool) -> None:
+    def test_tolerates_transient_errors_for_ever(self, lines: list[str], error: PlanasonixError, owned: bool) -> None:
         watch = make(lines, is_owned=owned, is_silent=True)
         for hour in range(100):
             assert watch.on_error(error, after(hours=hour)) is None
 
     @pytest.mark.parametrize("error", FINAL, ids=str)
-    def test_gives_up_for_what_does_not_pass(self, lines: list[str], error: PlanasonixError) -> None:
+    def test_ends_at_a_permanent_error(self, lines: list[str], error: PlanasonixError) -> None:
         event = make(lines, is_owned=False, is_silent=True).on_error(error, after(seconds=1))
         assert event.error == error.kind
 
-    def test_gives_up_for_a_404_after_days_of_trouble(self, lines: list[str]) -> None:
+    def test_ends_at_a_404_after_days_of_errors(self, lines: list[str]) -> None:
         watch = make(lines, is_owned=False, is_silent=True)
         assert watch.on_error(TRANSIENT[0], after(hours=1)) is None
         assert watch.on_error(FINAL[0], after(days=2)) is not None
 
-    def test_minds_its_deadline(self, lines: list[str]) -> None:
+    def test_ends_at_its_deadline(self, lines: list[str]) -> None:
         watch = make(lines, is_owned=False, is_silent=True, deadline=after(hours=2))
         event = watch.on_error(TRANSIENT[0], after(hours=2))
         assert event.is_out_of_time
 
-    def test_is_silent_in_its_end_and_not_in_its_log(self, lines: list[str]) -> None:
+    def test_logs_its_errors(self, lines: list[str]) -> None:
         make(lines, is_silent=True, is_owned=False).on_error(KEY_REFUSED, after(seconds=1))
         assert lines == ["! No news of job job_1, still waiting: 401"]
 
 
-class TestAnOutageFromBefore:
-    def test_goes_on_and_is_not_logged_again(self, lines: list[str]) -> None:
+class TestOutageFromAnEarlierProcess:
+    def test_continues_and_is_not_logged_again(self, lines: list[str]) -> None:
         watch = make(lines, unseen_since=after(minutes=-50))
         assert watch.on_error(TRANSIENT[0], after(minutes=9)) is None
         assert not any(line.startswith("!") for line in lines)
@@ -286,7 +282,7 @@ class TestAnOutageFromBefore:
         assert event.error == "outage"
         assert "since 2025-03-27 13:32:10 UTC" in str(event.message)
 
-    def test_ends_with_an_answer(self, lines: list[str]) -> None:
+    def test_ends_with_a_response(self, lines: list[str]) -> None:
         watch = make(lines, status="running", unseen_since=after(minutes=-50))
         assert watch.on_snapshot(job("running"), after(seconds=1)) is None
         assert lines == ["Planasonix answers again, after 50 min 1 s."]
@@ -315,7 +311,7 @@ class CountedPolls(JobTarget):
     ("interval", "detailed"),
     [(10, [False, False, True, False, False, True]), (60, [True] * 6), (15, [False, True, False, True, False, True])],
 )
-def test_a_poll_brings_the_figures_of_the_log_twice_a_minute(
+def test_polls_request_the_details_for_the_log_twice_a_minute(
     lines: list[str], interval: float, detailed: list[bool]
 ) -> None:
     subject = CountedPolls()
@@ -325,7 +321,7 @@ def test_a_poll_brings_the_figures_of_the_log_twice_a_minute(
     assert subject.detailed == detailed
 
 
-def test_the_log_says_what_is_waited_for_before_the_first_poll(lines: list[str]) -> None:
+def test_the_log_names_the_target_before_the_first_poll(lines: list[str]) -> None:
     make(lines, BackfillTarget("bf_1")).on_tick(after(seconds=30))
     assert lines == ["Waiting for backfill bf_1, for 30 s now."]
 
@@ -360,7 +356,7 @@ class TestABackfill:
             "403 The backfill was not cancelled and may still run: look at bf_1 before you clear the task."
         )
 
-    def test_that_is_late_is_named_with_its_state(self, lines: list[str]) -> None:
+    def test_at_the_deadline_is_named_with_its_state(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL, deadline=after(minutes=1))
         watch.on_snapshot(backfill(), after(seconds=1))
         event = watch.on_tick(after(minutes=1))
@@ -368,7 +364,7 @@ class TestABackfill:
         assert str(event.message).endswith("; it was running.")
 
 
-def test_says_how_old_a_late_response_is(watch: WaitState, lines: list[str]) -> None:
+def test_logs_the_age_of_a_late_response(watch: WaitState, lines: list[str]) -> None:
     watch.on_snapshot(job("running"), BEGAN)
     watch.update(job("running"), after(seconds=45), age=40)
     assert lines[-1] == "Job job_1 is running, after 45 s (seen 40 s ago)."
@@ -388,7 +384,7 @@ class TestAStandstill:
         assert early == "Job job_1 is running, 1 row loaded, after 9 min 59 s."
         assert late == "Job job_1 is running, 1 row loaded, after 11 min 0 s; nothing has moved for 11 min 0 s."
 
-    def test_ends_with_a_move(self, lines: list[str]) -> None:
+    def test_ends_with_a_change(self, lines: list[str]) -> None:
         watch = make(lines)
         watch.on_snapshot(job("running", metrics={"rows_loaded": 0}), BEGAN)
         moved = self.line(watch, lines, job("running", metrics={"rows_loaded": 1}), after(minutes=11))
@@ -396,7 +392,7 @@ class TestAStandstill:
         assert "nothing has moved" not in moved
         assert later.endswith("; nothing has moved for 10 min 0 s.")
 
-    def test_is_not_made_of_polls_without_figures(self, lines: list[str]) -> None:
+    def test_is_not_caused_by_polls_without_figures(self, lines: list[str]) -> None:
         watch = make(lines)
         watch.on_snapshot(job("running", metrics={"rows_loaded": 1}), BEGAN)
         for minutes in range(1, 30):
@@ -410,18 +406,18 @@ class TestAStandstill:
         line = self.line(watch, lines, backfill(updated_at=after(minutes=-30)), after(minutes=1))
         assert line.endswith("; nothing has moved for 31 min 0 s.")
 
-    def test_is_none_where_clocks_disagree(self, lines: list[str]) -> None:
+    def test_is_counted_from_the_first_poll_if_clocks_differ(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
         watch.on_snapshot(backfill(updated_at=after(hours=5)), BEGAN)
         line = self.line(watch, lines, backfill(updated_at=after(hours=5)), after(minutes=10))
         assert line.endswith("; nothing has moved for 10 min 0 s.")
 
-    def test_is_none_of_what_is_over(self, lines: list[str]) -> None:
+    def test_is_not_logged_for_finished_work(self, lines: list[str]) -> None:
         watch = make(lines, BACKFILL)
         line = self.line(watch, lines, backfill("failed", updated_at=after(hours=-5)), BEGAN)
         assert "nothing has moved" not in line
 
-    def test_is_none_of_what_has_no_moves(self, lines: list[str]) -> None:
+    def test_is_not_logged_for_a_target_without_moves(self, lines: list[str]) -> None:
         watch = make(lines, SyncTarget("conn_1", BEGAN))
         watch.on_snapshot(Snapshot("awaited", False, "No sync yet"), BEGAN)
         assert self.line(watch, lines, Snapshot("awaited", False, "No sync yet"), after(hours=5)) == (
@@ -435,7 +431,7 @@ class TestASync:
     def awaited(self, *progress: str) -> Snapshot:
         return Snapshot("awaited", False, f"{self.SUBJECT.goal} yet", progress=progress)
 
-    def test_is_logged_in_words(self, lines: list[str]) -> None:
+    def test_is_described_in_the_log(self, lines: list[str]) -> None:
         watch = make(lines, self.SUBJECT)
         watch.on_snapshot(self.awaited(), after(seconds=1))
         watch.on_snapshot(self.awaited("the newest, job_1, is running"), after(seconds=31))
