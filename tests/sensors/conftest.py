@@ -12,11 +12,11 @@ from planasonix_provider.waiting import shared_client
 
 @pytest.fixture(autouse=True)
 def _no_pause_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses have tests of their own; here they would only cost time."""
+    """Retry without pauses; the pauses are tested in ``tests/api``."""
     monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
 def _no_settle_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No supervisor runs these tasks."""
+    """No supervisor runs these tasks, so deferrals need no settle time."""
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))

@@ -62,7 +62,7 @@ def start_sync(simulator: Simulator, connection_id: str = CONNECTION, **plan: An
 
 
 class TestAJobThatLagsBehindTheList:
-    """A trigger learns from lists that a job is over, and a list may be ahead of the job's own route."""
+    """A trigger reads in a list that a job is over. The response for the job itself may be older than the list."""
 
     @staticmethod
     def resume(simulator: Simulator, lags: int | None, **parameters: Any) -> tuple[Any, str]:
@@ -126,7 +126,7 @@ class TestAJob:
             ),
         ],
     )
-    def test_that_ends_otherwise_ends_the_task(
+    def test_that_does_not_reach_an_allowed_state_ends_the_task(
         self,
         simulator: Simulator,
         mode: Mode,
@@ -167,7 +167,7 @@ class TestAJob:
         assert run.error is None
         assert run.result["status"] == "succeeded"
 
-    def test_that_outlives_the_execution_timeout_is_left_to_the_retries(self, simulator: Simulator) -> None:
+    def test_that_takes_longer_than_the_execution_timeout_is_left_to_the_retries(self, simulator: Simulator) -> None:
         job = start_sync(simulator, running_seconds=60)
         limit = timedelta(seconds=0.3)
         run = drive(lambda: job_sensor(job.id, deferrable=True, execution_timeout=limit))
@@ -204,7 +204,7 @@ class TestARefusedKey:
 
     def test_is_tolerated_with_silent_fail(self, simulator: Simulator, mode: Mode) -> None:
         job = start_sync(simulator)
-        # Two for each poll: the key may have been rotated, so a refused request is repeated.
+        # Each poll sends two requests: a refused one is repeated, because the key may have been rotated.
         simulator.fail("status", status=401, route="get_job", times=2)
         run = drive(lambda: job_sensor(job.id, silent_fail=True, **mode))
         assert run.error is None
@@ -249,7 +249,7 @@ class TestPoking:
 
     @needs_notes
     @pytest.mark.usefixtures("travel")
-    def test_remembers_an_outage_in_the_next_process(self, simulator: Simulator) -> None:
+    def test_stores_an_outage_for_the_next_process(self, simulator: Simulator) -> None:
         job = start_sync(simulator, running_seconds=7_200)
         simulator.fail("status", route="get_job", status=503, times=3, skip=2)
         run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=600))
@@ -259,7 +259,7 @@ class TestPoking:
 
     @needs_notes
     @pytest.mark.usefixtures("travel")
-    def test_forgets_the_outage_of_the_previous_try(self, simulator: Simulator) -> None:
+    def test_ignores_the_outage_of_the_previous_try(self, simulator: Simulator) -> None:
         run = Run()
         run.notes["planasonix_unseen_since"] = {"try": 1, "since": "2025-03-27T00:00:00+00:00"}
         job = start_sync(simulator)
@@ -276,7 +276,7 @@ class TestPoking:
         assert run.error is None
         assert len(simulator.requests) < 70
 
-    def test_slows_down_if_the_rate_limit_runs_short(
+    def test_polls_less_often_if_the_rate_limit_is_nearly_exhausted(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # All polls are within one minute, which is the window of the rate limit.
@@ -298,7 +298,7 @@ class TestPoking:
             ({"poke_interval": 2}, 2),
         ],
     )
-    def test_lets_airflow_notice_the_end_of_a_process_before_the_next(
+    def test_reschedules_late_enough_for_airflow_to_notice_the_end_of_a_process(
         self, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], interval: float
     ) -> None:
         monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(seconds=7))
@@ -372,7 +372,7 @@ class TestASync:
         assert isinstance(run.error, AirflowSensorTimeout)
         assert str(run.error).startswith(f"No sync of connection {CONNECTION} that was created since ")
 
-    def test_that_has_finished_since_counts_if_by_says_so(self, simulator: Simulator, mode: Mode) -> None:
+    def test_that_finished_after_the_start_time_counts_with_by_finished(self, simulator: Simulator, mode: Mode) -> None:
         job = start_sync(simulator, queued_seconds=0, running_seconds=0.3)
         run = drive(lambda: sync_sensor(since=job.created_at + timedelta(milliseconds=100), by="finished", **mode))
         assert run.error is None
@@ -384,7 +384,7 @@ class TestASync:
         assert isinstance(run.error, AirflowFailException)
         assert str(run.error).startswith("Job failed: source_unreachable")
 
-    def test_that_fails_is_ignored_if_on_failure_says_so(self, simulator: Simulator, mode: Mode) -> None:
+    def test_that_fails_is_ignored_with_on_failure_wait(self, simulator: Simulator, mode: Mode) -> None:
         start_sync(simulator, queued_seconds=0, running_seconds=0, outcome="failed")
         following = start_sync(simulator, running_seconds=0.3)
         run = drive(lambda: sync_sensor(on_failure="wait", **mode))
@@ -410,7 +410,7 @@ class TestASync:
         assert run.error is None
         assert run.result["job_id"] == job.id
 
-    def test_is_not_searched_for_in_the_whole_day_before(
+    def test_search_does_not_read_the_whole_day_before_at_each_poll(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with travelling(monkeypatch) as travel:
