@@ -68,7 +68,9 @@ class TestSync:
         assert run.deferred is not None
         assert run.result["status"] == "succeeded"
 
-    def test_logs_and_returns_the_same_deferred(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_logs_and_returns_the_same_if_it_is_deferred(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def logged(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
             simulator.reset()
             simulator.plan(

@@ -1,4 +1,4 @@
-"""A task gets the bodies of the API's reference, in the order of a job's states."""
+"""A task whose API returns the examples of the API reference, in the order of a job's states."""
 
 from __future__ import annotations
 
