@@ -20,7 +20,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Creates an Airflow connection from fields or from a URI; returns its id."""
+    """A function that creates an Airflow connection from fields or a URI, and returns its id."""
 
     def make(uri: str | None = None, **fields: Any) -> str:
         value = uri or json.dumps({"conn_type": "planasonix", "password": KEY, **fields})

@@ -1,4 +1,4 @@
-"""The connection forms: each version of Airflow gets them in a different way, made from one table."""
+"""The connection forms. Airflow versions read them in different ways; all are built from one table of fields."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_empty_form_gives_the_defaults(connect: Connect) -> None:
     assert PlanasonixHook(connect(host="", extra=sent)).settings == PlanasonixHook(connect()).settings
 
 
-def test_airflow_masks_the_secret_field_alone() -> None:
+def test_airflow_masks_only_the_secret_field() -> None:
     from airflow.providers.common.compat.sdk import redact
 
     extra = dict.fromkeys(RECEIVER_CONN_FIELDS, "value")

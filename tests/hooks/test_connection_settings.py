@@ -156,7 +156,7 @@ def test_an_invalid_port_is_refused(port: int) -> None:
 
 
 @pytest.mark.parametrize("password", [None, "", "  \n"])
-def test_an_error_says_how_to_add_a_missing_key(password: str | None) -> None:
+def test_the_error_of_a_missing_key_explains_how_to_add_it(password: str | None) -> None:
     message = error_message(password=password)
     assert "Airflow connection 'planasonix_x' has no API key" in message
     assert "put it into the password of the Airflow connection, which its form calls 'API key'" in message
@@ -225,7 +225,7 @@ def test_a_web_url_is_normalized(given: str | None, web_url: str) -> None:
     assert settings(extra={"web_url": given}).web_url == web_url
 
 
-#: For each field of the extra: invalid values, and what the error says is allowed.
+#: For each field of the extra: invalid values, and the allowed ones in the error message.
 INVALID: dict[str, tuple[list[Any], str]] = {
     "allow_http": (["maybe", 1, 0.0, [True]], "true or false"),
     "timeout": (

@@ -102,7 +102,7 @@ class TestMethods:
         hook.close()
         assert list(hook.list_jobs()) == []
 
-    def test_a_request_may_have_a_policy_of_its_own(self, hook: PlanasonixHook, server: Simulator) -> None:
+    def test_a_request_may_have_its_own_retry_policy(self, hook: PlanasonixHook, server: Simulator) -> None:
         server.fail("status")
         with pytest.raises(PlanasonixServerError):
             hook.send(routes.list_jobs(), NO_RETRY)
@@ -128,7 +128,7 @@ class TestConnection:
         assert PlanasonixHook(**{hook.conn_name_attr: "mine"}).planasonix_conn_id == "mine"
 
     @both_modes
-    async def test_an_error_says_how_to_create_a_missing_connection(self, blocking: bool) -> None:
+    async def test_the_error_of_a_missing_connection_explains_how_to_create_it(self, blocking: bool) -> None:
         with pytest.raises(PlanasonixConfigurationError) as refused:
             await read_settings(PlanasonixHook("planasonix_of_nobody"), blocking=blocking)
         assert refused.value.message.partition(" But Airflow")[0] == (
@@ -142,7 +142,7 @@ class TestConnection:
         with pytest.raises(PlanasonixConfigurationError, match=r"with the API key\), or write it into a file for"):
             _ = PlanasonixHook("planasonix-of.nobody").settings
 
-    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 looks in its database in every process")
+    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 reads its database in every process")
     @both_modes
     async def test_an_error_names_the_searched_sources_in_a_process_of_the_user(
         self, monkeypatch: pytest.MonkeyPatch, blocking: bool
@@ -300,7 +300,7 @@ class TestTestConnection:
         assert not works
         assert words in message
 
-    def test_refused(self, connect: Connect) -> None:
+    def test_a_refused_connection(self, connect: Connect) -> None:
         with Simulator() as stopped:
             url = stopped.url
         works, message = result_of_test(connect(host=url))

@@ -61,7 +61,7 @@ def test_a_request_without_a_response_has_no_status(simulator: Simulator, statsd
     assert by_route(statsd) == {("list_jobs", "none"): 1, ("list_jobs", "200"): 1}
 
 
-def test_a_429_is_counted_by_itself(simulator: Simulator, statsd: StatsdServer, is_async: bool) -> None:
+def test_a_429_is_counted_separately(simulator: Simulator, statsd: StatsdServer, is_async: bool) -> None:
     simulator.fail("status", status=429, headers={"Retry-After": "0"}, times=1)
     send(simulator, is_async, routes.list_jobs())
     assert by_route(statsd) == {("list_jobs", "429"): 1, ("list_jobs", "200"): 1}
@@ -99,7 +99,7 @@ async def test_a_shared_client_counts_its_retries(
     assert statsd.tags(metrics.REQUEST_RETRIED) == [{"conn_id": "planasonix_default", "route": "list_jobs"}]
 
 
-async def test_a_request_that_is_given_up_is_counted(simulator: Simulator, statsd: StatsdServer) -> None:
+async def test_a_request_that_times_out_is_counted(simulator: Simulator, statsd: StatsdServer) -> None:
     simulator.fail("hang", seconds=60, times=1)
     async with SharedClient(PlanasonixHook().async_client) as client:
         with pytest.raises(PlanasonixError, match="no answer within"):

@@ -42,7 +42,7 @@ def blocking(request: pytest.FixtureRequest) -> bool:
 
 
 def start(simulator: Simulator, kind: Kind, seconds: float, *, fails: bool = False) -> str:
-    """Start a job or a backfill of one job that takes so many seconds."""
+    """Start a job, or a backfill of one job, that takes the given number of seconds."""
     how: dict[str, Any] = {"queued_seconds": 0, "cancelling_seconds": 0}
     outcome: dict[str, Any] = {"outcome": "failed", "code": "source_unreachable"} if fails else {}
     simulator.plan(CONNECTION, running_seconds=seconds, **how, **outcome)
@@ -59,7 +59,7 @@ def wait(kind: Kind, work_id: str, *, blocking: bool, **how: Any) -> Any:
         return asyncio.run(getattr(hook.aio, f"wait_for_{kind}")(work_id, **how))
 
 
-def test_gives_the_work_that_has_succeeded(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_returns_succeeded_work(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 0.2)
     work = wait(kind, work_id, blocking=blocking)
     assert (work.id, work.status) == (work_id, "succeeded" if kind == "job" else "completed")
@@ -68,13 +68,13 @@ def test_gives_the_work_that_has_succeeded(simulator: Simulator, kind: Kind, blo
         assert work.metrics.rows_loaded == 44_802
 
 
-def test_gives_at_once_what_is_over(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_returns_finished_work_at_once(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 0)
-    # No test would wait for the second poll.
+    # A second poll would come only after an hour.
     assert wait(kind, work_id, blocking=blocking, poll_interval=3600).id == work_id
 
 
-def test_raises_why_the_work_failed(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_raises_the_error_of_failed_work(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 0.1, fails=True)
     with pytest.raises(PlanasonixJobFailedError) as raised:
         wait(kind, work_id, blocking=blocking)
@@ -88,7 +88,7 @@ def test_raises_why_the_work_failed(simulator: Simulator, kind: Kind, blocking: 
     }
 
 
-def test_raises_that_the_work_was_cancelled(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_raises_an_error_for_cancelled_work(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 60)
     for job in simulator.jobs() or [simulator.workspace.job(simulator.backfills()[0].job_ids[0])]:  # type: ignore[index]
         simulator.workspace.cancel(job.id)
@@ -96,7 +96,7 @@ def test_raises_that_the_work_was_cancelled(simulator: Simulator, kind: Kind, bl
         wait(kind, work_id, blocking=blocking)
 
 
-def test_gives_up_in_time_and_leaves_the_work_alone(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_raises_an_error_at_the_timeout_and_cancels_nothing(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 60)
     with pytest.raises(PlanasonixTimeoutError) as raised:
         wait(kind, work_id, blocking=blocking, timeout=timedelta(seconds=0.3))
@@ -107,18 +107,18 @@ def test_gives_up_in_time_and_leaves_the_work_alone(simulator: Simulator, kind: 
     assert not any(job.cancel_requested_at for job in simulator.jobs())
 
 
-def test_has_what_ended_just_before_the_deadline(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_returns_work_that_ended_just_before_the_deadline(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 0.3)
     assert wait(kind, work_id, blocking=blocking, poll_interval=3600, timeout=0.8).id == work_id
 
 
-def test_forgives_work_that_is_not_seen_for_a_moment(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_tolerates_one_404(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     work_id = start(simulator, kind, 0.2)
     simulator.fail("status", route=f"get_{kind}", status=404)
     assert wait(kind, work_id, blocking=blocking).id == work_id
 
 
-def test_raises_that_there_is_no_such_work(simulator: Simulator, kind: Kind, blocking: bool) -> None:
+def test_raises_an_error_if_the_work_does_not_exist(simulator: Simulator, kind: Kind, blocking: bool) -> None:
     with pytest.raises(PlanasonixNotFoundError) as raised:
         wait(kind, "unknown", blocking=blocking)
     assert getattr(raised.value, f"{kind}_id") == "unknown"
@@ -135,7 +135,7 @@ def test_raises_that_there_is_no_such_work(simulator: Simulator, kind: Kind, blo
         ({"timeout": True}, "timeout: got True, allowed is"),
     ],
 )
-def test_refuses_what_makes_no_sense_before_any_request(
+def test_rejects_invalid_arguments_before_any_request(
     simulator: Simulator, kind: Kind, blocking: bool, min_poll_seconds: float, how: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
@@ -143,7 +143,7 @@ def test_refuses_what_makes_no_sense_before_any_request(
     assert simulator.requests == []
 
 
-def test_awaited_together_share_their_requests(simulator: Simulator) -> None:
+def test_concurrent_waits_share_their_requests(simulator: Simulator) -> None:
     simulator.workspace.configure(conflict="allowed")
     job_ids = [start(simulator, "job", 1) for _ in range(40)]
 
@@ -161,7 +161,7 @@ def test_awaited_together_share_their_requests(simulator: Simulator) -> None:
 class TestAnOutage:
     @pytest.fixture
     def _a_short_refusal(self) -> None:
-        """A refusal persists for as long as for users."""
+        """Override the fixture that shortens the tolerated time of refusals, because time is simulated here."""
 
     @pytest.fixture
     def unreachable(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ class FailingBackend:
 
 @pytest.fixture
 def failing_backend(monkeypatch: pytest.MonkeyPatch) -> type[FailingBackend]:
-    """Makes Airflow ask a failing secrets backend first."""
+    """A secrets backend that fails, which Airflow reads before all others."""
     monkeypatch.setattr(FailingBackend, "error", FailingBackend.error)
     others = airflow_compat.secrets_backends()
     monkeypatch.setattr(airflow_compat, "secrets_backends", lambda: [FailingBackend(), *others])
@@ -213,7 +213,7 @@ class TestInvalidFields:
         with pytest.raises(PlanasonixConfigurationError, match=f"'partition_key_format': got .*, {allowed}"):
             connect(extra=extra).get_receiver()
 
-    def test_an_error_shows_any_value(self, connect: Connect) -> None:
+    def test_an_error_shows_a_value_that_looks_like_part_of_the_message(self, connect: Connect) -> None:
         with pytest.raises(PlanasonixConfigurationError) as refused:
             connect(extra={"asset": "orders_ready", "partition_by": "what allowed is foo"}).get_receiver()
         assert refused.value.message == (
@@ -232,7 +232,7 @@ class TestInvalidFields:
         with pytest.raises(TypeError, match="A ReceiverConfig holds signing secrets, so it is not pickled"):
             pickle.dumps(receiver)
 
-    def test_a_destination_that_holds_something_else_is_named(self, connect: Connect, tmp_path: Path) -> None:
+    def test_a_secret_store_with_another_content_is_named(self, connect: Connect, tmp_path: Path) -> None:
         (tmp_path / "other").write_text("something else")
         hook = connect(extra={"asset": "orders_ready", "kept_in": f"file:{tmp_path / 'other'}"})
         with pytest.raises(PlanasonixSecretError, match="connection 'orders', extra 'kept_in': No signing secret can"):
