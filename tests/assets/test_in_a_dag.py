@@ -105,7 +105,7 @@ def events_after(dag: Any) -> list[Event]:
 
 
 def model(name: str) -> Any:
-    """A model of Airflow's database; Airflow 2 has datasets instead of assets."""
+    """Return a model of Airflow's database; Airflow 2 has datasets instead of assets."""
     if IS_AIRFLOW_2:
         from airflow.models import dataset
 
@@ -152,7 +152,7 @@ def test_each_mapped_task_has_the_event_of_its_connection(dags: dict[str, Any]) 
     ]
 
 
-@pytest.mark.skipif(not IS_AIRFLOW_2, reason="tests/system/test_assets.py shows it in a running Airflow 3")
+@pytest.mark.skipif(not IS_AIRFLOW_2, reason="tests/system/test_assets.py tests it in a running Airflow 3")
 def test_airflow_2_queues_the_dags_that_wait_for_the_events(dags: dict[str, Any]) -> None:
     def to_start() -> set[str]:
         with create_session() as session:

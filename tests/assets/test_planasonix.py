@@ -168,15 +168,15 @@ def test_an_invalid_uri_is_refused(uri: Any) -> None:
         PlanasonixTable.from_uri(uri)
 
 
-@pytest.mark.skipif(not IS_STRICT, reason="Airflow 2.11 warns where Airflow 3 refuses")
+@pytest.mark.skipif(not IS_STRICT, reason="Airflow 2.11 only warns")
 @pytest.mark.parametrize("uri", [f"{ROOT}/a/b", f"planasonix://a b/connections/{CONNECTION}/tables/a"])
-def test_airflow_refuses_what_the_handler_refuses(uri: str) -> None:
+def test_airflow_refuses_a_uri_that_the_handler_refuses(uri: str) -> None:
     with pytest.raises(ValueError, match=r"^(uri|host): got .*, allowed is "):
         Asset(uri)
 
 
-@pytest.mark.skipif(IS_STRICT, reason="Airflow 3 refuses where Airflow 2.11 warns")
-def test_airflow_2_warns_of_what_the_handler_refuses() -> None:
+@pytest.mark.skipif(IS_STRICT, reason="Airflow 3 raises an error")
+def test_airflow_2_warns_of_a_uri_that_the_handler_refuses() -> None:
     with pytest.warns(UserWarning, match=r"not AIP-60 compliant: uri: got .*, allowed is planasonix://"):
         Asset(f"{ROOT}/a/b")
 
@@ -291,7 +291,7 @@ def test_an_asset_becomes_an_openlineage_dataset(mocker: MockerFixture) -> None:
 
 
 def uri_handlers() -> Any:
-    """The handlers that this version of Airflow has found."""
+    """Return the URI handlers that this version of Airflow has found."""
     try:
         from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
