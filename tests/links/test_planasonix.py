@@ -13,7 +13,7 @@ from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 KEY: Any = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=3)
 
 
-def test_is_on_the_operator_under_its_name() -> None:
+def test_operator_has_the_link_under_its_name() -> None:
     operator = PlanasonixSyncOperator(task_id="load", connection_id="conn_1")
     assert [link.name for link in operator.operator_extra_links] == ["Open in Planasonix"]
 
