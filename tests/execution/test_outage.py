@@ -248,7 +248,9 @@ class TestHostThatNeverAnswered:
         assert len(run.log.lines) <= 4
 
     @pytest.mark.slow("simulates an hour of polls")
-    def test_a_retry_knows_the_host(self, make: Make, simulator: Simulator, travel: TravelledClock) -> None:
+    def test_a_retry_waits_for_a_host_that_answered_the_previous_try(
+        self, make: Make, simulator: Simulator, travel: TravelledClock
+    ) -> None:
         notes = left_by_an_outage(make, simulator, travel)
         with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)

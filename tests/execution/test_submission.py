@@ -56,7 +56,7 @@ class TestLostResponse:
     )
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("honours", [True, False], ids=["honoured key", "ignored key"])
-    def test_doubles_nothing_and_loses_nothing(
+    def test_neither_doubles_nor_loses_work(
         self, make: Make, simulator: Simulator, kind: Any, status: int | None, when: Any, honours: bool
     ) -> None:
         simulator.workspace.configure(honour_idempotency=honours, conflict="allowed")
@@ -251,7 +251,7 @@ class TestLostResponse:
         assert starts(simulator) == 4
 
     @pytest.mark.parametrize("shows", [True, False], ids=["metadata", "no metadata"])
-    def test_is_found_though_the_record_is_hours_old(
+    def test_is_found_although_the_record_is_hours_old(
         self, make: Make, simulator: Simulator, travel: TravelledClock, shows: bool
     ) -> None:
         simulator.workspace.configure(conflict="allowed", honour_idempotency=False, show_metadata=shows)

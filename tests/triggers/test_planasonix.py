@@ -246,7 +246,7 @@ def test_reports_a_failed_cancel(simulator: Simulator, monkeypatch: pytest.Monke
 
 
 def test_reports_its_own_bug_in_its_event(simulator: Simulator, mocker: MockerFixture) -> None:
-    # No real fault can cause a bug here.
+    # A mock, because no real fault causes an unexpected exception here.
     mocker.patch("planasonix_provider.triggers.base.WaitState", side_effect=ZeroDivisionError)
     waiting = trigger("job_1")
     record(waiting, Log())

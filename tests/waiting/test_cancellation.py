@@ -21,7 +21,7 @@ FORBIDDEN = api_error(403)
 
 @dataclass
 class Api(MemoryApi):
-    """An API with a backfill that is over when its jobs are; each poll creates one job of ``coming``.
+    """An API with a backfill that is over when its jobs are over; each poll creates one job of ``coming``.
 
     :param shows_jobs: whether the backfill contains the ids of its jobs.
     """
