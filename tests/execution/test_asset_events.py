@@ -37,13 +37,13 @@ def asset(simulator: Simulator, table: str, **fields: str) -> Asset:
     return planasonix_asset(**{"connection_id": CONNECTION, "host": host(simulator), "table": table, **fields})
 
 
-def loads(simulator: Simulator, *, connection_id: str = CONNECTION, **tables: int) -> None:
+def plan_tables(simulator: Simulator, *, connection_id: str = CONNECTION, **tables: int) -> None:
     """Plan the tables of the next job; a double underscore stands for a dot."""
     rows = {name.replace("__", "."): count for name, count in tables.items()}
     simulator.plan(connection_id, queued_seconds=0, running_seconds=0.05, tables=rows)
 
 
-def sent(run: Run) -> list[tuple[str, dict[str, Any]]]:
+def sent_events(run: Run) -> list[tuple[str, dict[str, Any]]]:
     """Return the URI and the extra of each asset event, including the events through aliases."""
     assert run.error is None, run.error
     events = [(outlet.uri, run.outlet_events[outlet].extra) for outlet in run.outlets if isinstance(outlet, Asset)]
@@ -68,19 +68,19 @@ def warnings(run: Run) -> list[str]:
 
 class TestOutlet:
     def test_gets_an_event_if_the_results_name_its_table(self, simulator: Simulator, deferrable: bool) -> None:
-        loads(simulator, orders=44_802, items=3, others=1)
+        plan_tables(simulator, orders=44_802, items=3, others=1)
         outlets = [asset(simulator, name) for name in ("orders", "customers", "items")]
         run = drive(lambda: sync(deferrable=deferrable, outlets=outlets))
-        assert tables(sent(run)) == ["items", "orders"]
+        assert tables(sent_events(run)) == ["items", "orders"]
         assert "No asset event for customers: the results do not name it." in run.log.lines
         assert warnings(run) == []
         assert "2 asset events: orders, items." in run.log.lines
 
     def test_event_has_the_details_of_the_table(self, simulator: Simulator, deferrable: bool) -> None:
-        loads(simulator, orders=44_802)
+        plan_tables(simulator, orders=44_802)
         run = drive(lambda: sync(deferrable=deferrable, outlets=[asset(simulator, "orders")]))
         job = simulator.jobs()[0]
-        ((_, extra),) = sent(run)
+        ((_, extra),) = sent_events(run)
         assert json.loads(json.dumps(extra)) == extra
         assert extra == {
             "job_id": job.id,
@@ -96,9 +96,9 @@ class TestOutlet:
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(asset_events, "_HAS_FLAT_ALIAS_EXTRA", True)
-        loads(simulator, orders=44_802)
+        plan_tables(simulator, orders=44_802)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
-        ((_, extra),) = sent(run)
+        ((_, extra),) = sent_events(run)
         # Airflow 3.0 creates such a frozenset after a JSON round trip.
         assert len(frozenset(json.loads(json.dumps(extra)).items())) == len(extra)
         assert extra["window_start_at"] == run.result["started_at"]
@@ -106,7 +106,7 @@ class TestOutlet:
         assert "window" not in extra
 
     def test_event_keeps_other_extras(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         orders = asset(simulator, "orders")
         run = Run()
         run.outlet_events[orders].extra["ticket"] = "OPS-1"
@@ -117,11 +117,11 @@ class TestOutlet:
     def test_of_another_scheme_stays_unchanged(self, simulator: Simulator) -> None:
         run = drive(lambda: sync(outlets=[S3, "a text", S3]))
         assert run.outlets == [S3, "a text", S3]
-        assert sent(run)[0] == (S3.uri, {})
+        assert sent_events(run)[0] == (S3.uri, {})
         assert not [line for line in run.log.lines if "asset event" in line]
 
     def test_without_an_event_is_removed_from_the_running_task_only(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         operator = sync(outlets=[asset(simulator, "customers"), S3])
         before = operator.outlets
         operator.execute(context(Run()))
@@ -130,7 +130,7 @@ class TestOutlet:
 
     @pytest.mark.skipif(not HAS_REFERENCES, reason="Airflow 2.11 has no references to assets")
     def test_can_be_a_reference_to_an_asset(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         known = {name: asset(simulator, name, name=name) for name in ("orders", "customers")}
         references = [
             Asset.ref(name="orders"),
@@ -167,9 +167,9 @@ class TestEmptyTable:
     def test_gets_an_event_unless_it_is_ignored(self, simulator: Simulator, deferrable: bool, outlet: str) -> None:
         outlets = [AssetAlias("loaded")] if outlet == "alias" else [asset(simulator, "orders"), asset(simulator, "a")]
         for ignores, expected in ((False, ["a", "orders"]), (True, ["orders"])):
-            loads(simulator, orders=1, a=0)
+            plan_tables(simulator, orders=1, a=0)
             run = drive(lambda: sync(deferrable=deferrable, outlets=outlets, ignore_empty_tables=ignores))  # noqa: B023
-            assert tables(sent(run)) == expected
+            assert tables(sent_events(run)) == expected
         if outlet == "asset":
             assert "No asset event for a: it got no rows." in run.log.lines
 
@@ -192,10 +192,10 @@ class TestEmptyTable:
 
 class TestMistake:
     def test_in_the_host_is_logged(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1, items=1)
+        plan_tables(simulator, orders=1, items=1)
         outlets = [planasonix_asset(connection_id=CONNECTION, table=name) for name in ("orders", "items")]
         run = drive(lambda: sync(outlets=outlets))
-        assert sent(run) == []
+        assert sent_events(run) == []
         assert warnings(run) == [
             "No asset event for orders, items: its host is api.planasonix.com, and the Airflow connection "
             f"'planasonix_default' leads to {host(simulator)}. Say planasonix_asset(…, host={host(simulator)!r}) if "
@@ -215,9 +215,9 @@ class TestMistake:
         ids=["connection", "case of the table"],
     )
     def test_in_a_name_is_logged(self, simulator: Simulator, table: str, fields: dict[str, str], reason: str) -> None:
-        loads(simulator, Public__Orders=1)
+        plan_tables(simulator, Public__Orders=1)
         run = drive(lambda: sync(outlets=[asset(simulator, table, **fields)]))
-        assert sent(run) == []
+        assert sent_events(run) == []
         assert warnings(run) == [f"No asset event for {table}: {reason}."]
 
     @pytest.mark.filterwarnings("ignore:The dataset URI")
@@ -225,7 +225,7 @@ class TestMistake:
     def test_in_the_uri_is_logged(self, simulator: Simulator) -> None:
         uri = f"planasonix://{host(simulator)}/orders"
         run = drive(lambda: sync(outlets=[Asset(uri)]))
-        assert sent(run) == []
+        assert sent_events(run) == []
         assert warnings(run) == [
             f"No asset event for {uri}: its URI is not that of a table, which planasonix_asset() writes."
         ]
@@ -239,33 +239,33 @@ class TestMistake:
 
 class TestAlias:
     def test_sends_an_event_for_every_table(self, simulator: Simulator, deferrable: bool) -> None:
-        loads(simulator, orders=1, items=2)
+        plan_tables(simulator, orders=1, items=2)
         run = drive(lambda: sync(deferrable=deferrable, outlets=[AssetAlias("loaded")]))
-        events = sent(run)
+        events = sent_events(run)
         assert tables(events) == ["items", "orders"]
         assert [extra["rows_loaded"] for _, extra in events] == [2, 1]
         assert "2 asset events through loaded: orders, items." in run.log.lines
 
     def test_beside_an_asset_sends_one_event_for_its_table(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1, items=2)
+        plan_tables(simulator, orders=1, items=2)
         orders = asset(simulator, "orders", name="The orders")
         run = drive(lambda: sync(outlets=[orders, asset(simulator, "customers"), AssetAlias("loaded"), S3]))
-        assert [uri for uri, _ in sent(run)] == [asset(simulator, "items").uri, orders.uri, S3.uri]
+        assert [uri for uri, _ in sent_events(run)] == [asset(simulator, "items").uri, orders.uri, S3.uri]
         if HAS_REFERENCES:
             keys = [event.dest_asset_key for event in run.outlet_events[AssetAlias("loaded")].asset_alias_events]
             assert [key.name for key in keys] == ["The orders", asset(simulator, "items").uri]
 
     def test_several_aliases_get_the_same_events(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         run = drive(lambda: sync(outlets=[AssetAlias("one"), AssetAlias("two")]))
-        one, two = sent(run)
+        one, two = sent_events(run)
         assert one == two
         assert "1 asset event through one, two: orders." in run.log.lines
 
     def test_event_can_be_hashed(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
-        ((_, extra),) = sent(run)
+        ((_, extra),) = sent_events(run)
         assert frozenset(extra.items()) == frozenset(dict(extra).items())
         is_flat = asset_events._HAS_FLAT_ALIAS_EXTRA
         start_at = extra["window_start_at"] if is_flat else json.loads(json.dumps(extra))["window"]["start_at"]
@@ -274,7 +274,7 @@ class TestAlias:
     def test_skips_a_table_that_cannot_be_an_asset(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0, tables={"ü" * 300: 1, "orders": 1})
         run = drive(lambda: sync(outlets=[AssetAlias("loaded")]))
-        assert tables(sent(run)) == ["orders"]
+        assert tables(sent_events(run)) == ["orders"]
         assert "No asset event for a table that cannot be an asset. table: got " in "\n".join(run.log.lines)
 
 
@@ -285,7 +285,7 @@ class TestBackfill:
         )
         outlets = [asset(simulator, name) for name in ("orders", "items", "customers")]
         run = drive(lambda: backfill(deferrable=deferrable, outlets=outlets, ignore_empty_tables=True))
-        ((uri, extra),) = sent(run)
+        ((uri, extra),) = sent_events(run)
         (work,) = simulator.backfills()
         assert uri == outlets[0].uri
         assert extra == {
@@ -302,7 +302,7 @@ class TestBackfill:
     def test_of_one_job_has_the_checksum_of_that_job(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, jobs=1, queued_seconds=0, job_seconds=0.02, tables={"orders": 300})
         run = drive(lambda: backfill(outlets=[AssetAlias("loaded")]))
-        ((_, extra),) = sent(run)
+        ((_, extra),) = sent_events(run)
         assert re.fullmatch(r"sha256:[0-9a-f]{64}", extra["checksum"])
 
 
@@ -313,7 +313,7 @@ class TestTask:
     ) -> None:
         ours = AssetAlias("loaded") if outlet == "alias" else asset(simulator, "orders")
         run = drive(lambda: sync(deferrable=deferrable, wait_for_completion=False, outlets=[ours, S3]))
-        assert [uri for uri, _ in sent(run)] == [S3.uri]
+        assert [uri for uri, _ in sent_events(run)] == [S3.uri]
         assert (
             "No asset events: with wait_for_completion=False the task ends before the tables are loaded."
             in run.log.lines
@@ -337,26 +337,26 @@ class TestTask:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5, tables={"orders": 7})
         theirs = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: sync(deferrable=deferrable, on_conflict="attach", outlets=[asset(simulator, "orders")]))
-        ((_, extra),) = sent(run)
+        ((_, extra),) = sent_events(run)
         assert (extra["job_id"], extra["rows_loaded"]) == (theirs.id, 7)
 
     def test_that_is_mapped_sends_events_of_its_own_connection(self, simulator: Simulator, deferrable: bool) -> None:
         connections = ["conn_demo_01", "conn_demo_02"]
         outlets = [asset(simulator, "orders", connection_id=connection_id) for connection_id in connections]
         for index, connection_id in enumerate(connections):
-            loads(simulator, connection_id=connection_id, orders=index)
+            plan_tables(simulator, connection_id=connection_id, orders=index)
             run = drive(
                 lambda: sync(deferrable=deferrable, connection_id=connection_id, outlets=outlets),  # noqa: B023
                 map_index=index,
             )
-            ((uri, extra),) = sent(run)
+            ((uri, extra),) = sent_events(run)
             assert uri == outlets[index].uri
             assert extra["connection_id"] == connection_id
             assert warnings(run) == []
         assert outlets == [asset(simulator, "orders", connection_id=connection_id) for connection_id in connections]
 
     def test_that_takes_over_a_job_sends_its_events_once(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         notes: dict[str, Any] = {}
         outlets = [asset(simulator, "orders")]
         # A refusal must persist for a minute to fail the task.
@@ -366,7 +366,7 @@ class TestTask:
         assert len(run.outlet_events) == 0
         simulator.faults.clear()
         run = drive(lambda: sync(outlets=outlets), notes, try_number=2)
-        assert tables(sent(run)) == ["orders"]
+        assert tables(sent_events(run)) == ["orders"]
         assert routes_asked(simulator).count("trigger_sync") == 1
 
     def test_without_outlets_logs_nothing(self, simulator: Simulator) -> None:
@@ -375,7 +375,7 @@ class TestTask:
 
 
 def test_an_outlet_is_compared_with_the_rendered_connection(simulator: Simulator) -> None:
-    loads(simulator, orders=1)
+    plan_tables(simulator, orders=1)
     operator = PlanasonixSyncOperator(
         task_id="load", connection_id="{{ var.value.x }}", poll_interval=0.03, outlets=[asset(simulator, "orders")]
     )
@@ -398,10 +398,10 @@ class TestEditedConnection:
 
     @pytest.mark.parametrize("make", [sync, backfill])
     def test_while_the_task_was_deferred(self, simulator: Simulator, make: Any) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=1, job_seconds=0.05, tables={"orders": 1})
         run = drive(self.edited(make, deferrable=True, outlets=self.outlets(simulator)))
-        ((uri, extra),) = sent(run)
+        ((uri, extra),) = sent_events(run)
         assert (PlanasonixTable.from_uri(uri).connection_id, extra["connection_id"]) == (CONNECTION, CONNECTION)
         assert run.result["connection_id"] == CONNECTION
         assert warnings(run) == [
@@ -409,20 +409,20 @@ class TestEditedConnection:
         ]
 
     def test_while_the_task_was_deferred_with_an_alias(self, simulator: Simulator) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         run = drive(self.edited(sync, deferrable=True, outlets=[AssetAlias("loaded")]))
-        ((uri, extra),) = sent(run)
+        ((uri, extra),) = sent_events(run)
         assert (PlanasonixTable.from_uri(uri).connection_id, extra["connection_id"]) == (CONNECTION, CONNECTION)
 
     def test_between_two_tries(self, simulator: Simulator, deferrable: bool) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         notes = die_at(sync, "while it waited")
         run = drive(
             lambda: sync(connection_id="conn_2", deferrable=deferrable, outlets=self.outlets(simulator)),
             notes,
             try_number=2,
         )
-        ((uri, extra),) = sent(run)
+        ((uri, extra),) = sent_events(run)
         assert (PlanasonixTable.from_uri(uri).connection_id, extra["connection_id"]) == (CONNECTION, CONNECTION)
         job = simulator.jobs()[0]
         assert f"Going on with job {job.id} on connection {CONNECTION}: {extra['job_url']}" in run.log.lines
@@ -431,12 +431,12 @@ class TestEditedConnection:
     def test_is_known_from_the_record_if_no_response_names_it(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, make: Any
     ) -> None:
-        loads(simulator, orders=1)
+        plan_tables(simulator, orders=1)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=1, job_seconds=0.05, tables={"orders": 1})
         for name in ("_JOB_STARTED", "_JOB_DETAILS", "_BACKFILL_STARTED", "_BACKFILL_DETAILS"):
             monkeypatch.setattr(api_routes, name, getattr(api_routes, name) - {"connection_id"})
         run = drive(self.edited(make, deferrable=True, outlets=self.outlets(simulator)))
-        ((_, extra),) = sent(run)
+        ((_, extra),) = sent_events(run)
         assert extra["connection_id"] == CONNECTION
 
 
@@ -462,7 +462,7 @@ class TestPartitionBy:
         run = self.replay(simulator, deferrable=deferrable)
         keys = {"2025-01", "2025-02"} if self.HAS_PARTITIONS else set()
         assert self.partitions(run) == [keys, keys]
-        assert tables(sent(run)) == ["items", "orders"]
+        assert tables(sent_events(run)) == ["items", "orders"]
         assert run.result["partition_keys"] == ["2025-01", "2025-02"]
 
     def test_logs_the_number_of_partitions_and_which_dags_they_start(self, simulator: Simulator) -> None:

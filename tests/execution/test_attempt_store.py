@@ -32,7 +32,7 @@ RECORD = AttemptRecord(
 )
 
 
-def before_3_3(**ti: int) -> dict[str, Any]:
+def context_before_3_3(**ti: int) -> dict[str, Any]:
     """Return a context without a state store."""
     return {"ti": context(Run(), **ti)["ti"]}
 
@@ -51,27 +51,27 @@ class TestRecordInAVariable:
         monkeypatch.setattr(state_store, "variable_class", airflow_compat.variable_class)
 
     def test_is_read_by_the_next_try_until_it_is_deleted(self) -> None:
-        AttemptStore(before_3_3()).write(RECORD)
-        assert AttemptStore(before_3_3(try_number=2)).read() == RECORD
-        AttemptStore(before_3_3()).release()
-        assert AttemptStore(before_3_3()).read() is None
+        AttemptStore(context_before_3_3()).write(RECORD)
+        assert AttemptStore(context_before_3_3(try_number=2)).read() == RECORD
+        AttemptStore(context_before_3_3()).release()
+        assert AttemptStore(context_before_3_3()).read() is None
 
     def test_keeps_the_fields_of_a_later_release(self) -> None:
         later = AttemptRecord.model_validate(RECORD.model_dump() | {"of_a_later_release": 1})
-        AttemptStore(before_3_3()).write(later)
-        store = AttemptStore(before_3_3(try_number=2))
+        AttemptStore(context_before_3_3()).write(later)
+        store = AttemptStore(context_before_3_3(try_number=2))
         record = store.read()
         assert record
         store.write(record.model_copy(update={"is_given_up": True}))
-        again = AttemptStore(before_3_3(try_number=3)).read()
+        again = AttemptStore(context_before_3_3(try_number=3)).read()
         assert again
         assert again.model_dump()["of_a_later_release"] == 1
         store.release()
 
     def test_of_one_mapped_task_is_not_read_by_another(self) -> None:
-        AttemptStore(before_3_3(map_index=1)).write(RECORD)
-        assert AttemptStore(before_3_3(map_index=2)).read() is None
-        AttemptStore(before_3_3(map_index=1)).release()
+        AttemptStore(context_before_3_3(map_index=1)).write(RECORD)
+        assert AttemptStore(context_before_3_3(map_index=2)).read() is None
+        AttemptStore(context_before_3_3(map_index=1)).release()
 
     @pytest.mark.parametrize(
         ("damage", "what"),
@@ -86,17 +86,17 @@ class TestRecordInAVariable:
         ],
     )
     def test_that_is_damaged_raises_an_error_until_it_is_deleted(self, damage: Callable[[str], str], what: str) -> None:
-        AttemptStore(before_3_3(map_index=5)).write(RECORD)
+        AttemptStore(context_before_3_3(map_index=5)).write(RECORD)
         (name,) = names()
         whole = airflow_compat.variable_class().get(name, None)
         assert damage(whole) != whole
         airflow_compat.variable_class().set(name, damage(whole), description="")
         with pytest.raises(PlanasonixLostTrackError) as lost:
-            AttemptStore(before_3_3(map_index=5, try_number=2)).read()
+            AttemptStore(context_before_3_3(map_index=5, try_number=2)).read()
         assert what in str(lost.value)
         assert f"delete Airflow variable {name!r}, and clear the task" in str(lost.value)
         airflow_compat.variable_class().delete(name)
-        assert AttemptStore(before_3_3(map_index=5, try_number=2)).read() is None
+        assert AttemptStore(context_before_3_3(map_index=5, try_number=2)).read() is None
 
     def test_can_be_deleted_twice(self) -> None:
-        AttemptStore(before_3_3()).release()
+        AttemptStore(context_before_3_3()).release()

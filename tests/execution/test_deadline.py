@@ -62,7 +62,7 @@ def cut_awaited(patch: pytest.MonkeyPatch, owner: Any, name: str, *, route: str 
     patch.setattr(owner, name, method)
 
 
-def dies_on_a_worker(make: Make, point: str, notes: dict[str, Any]) -> None:
+def die_on_worker(make: Make, point: str, notes: dict[str, Any]) -> None:
     operator = make(deferrable=False)
     record(operator, (run := Run(notes=notes)).log)
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +76,7 @@ def dies_on_a_worker(make: Make, point: str, notes: dict[str, Any]) -> None:
             operator.execute(context(run))
 
 
-def dies_in_the_triggerer(trigger: Any, point: str) -> None:
+def die_in_triggerer(trigger: Any, point: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if point == "before its answer":
             cut_awaited(patch, AsyncClient, "_send_once", route="/cancel", is_done=True)
@@ -106,14 +106,14 @@ class TestOnAWorker:
     @pytest.mark.parametrize("point", POINTS)
     def test_the_work_ends_and_the_next_try_starts_new_work(self, make: Make, simulator: Simulator, point: str) -> None:
         notes: dict[str, Any] = {}
-        dies_on_a_worker(make, point, notes)
+        die_on_worker(make, point, notes)
         assert ("cancel_job" in routes_asked(simulator)) == (point != "before the cancel is sent")
         check_new_start(make, simulator, notes, try_number=2)
 
     def test_work_that_has_finished_is_taken_over(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
-        dies_on_a_worker(make, "before the cancel is sent", notes)
+        die_on_worker(make, "before the cancel is sent", notes)
         clock.sleep(5 * MINUTE)
         run = drive(make, notes, try_number=2)
         check_only_work(run, simulator)
@@ -121,7 +121,7 @@ class TestOnAWorker:
     def test_continues_if_cancel_on_kill_is_false_by_then(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 12 * MINUTE)
         notes: dict[str, Any] = {}
-        dies_on_a_worker(make, "before the cancel is sent", notes)
+        die_on_worker(make, "before the cancel is sent", notes)
         run = drive(lambda: make(cancel_on_kill=False), notes, try_number=2)
         check_only_work(run, simulator)
 
@@ -129,7 +129,7 @@ class TestOnAWorker:
         self, make: Make, simulator: Simulator
     ) -> None:
         notes: dict[str, Any] = {}
-        dies_on_a_worker(make, "before it is recorded", notes)
+        die_on_worker(make, "before it is recorded", notes)
         assert "cancel_job" not in routes_asked(simulator)
         second = drive(make, notes, try_number=2)
         (one,) = started(simulator)
@@ -148,7 +148,7 @@ class TestInTheTriggerer:
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(Run(notes=notes)))
         trigger = deserialize_trigger(deferred.value.trigger)
-        dies_in_the_triggerer(trigger, point)
+        die_in_triggerer(trigger, point)
         assert ("cancel_job" in routes_asked(simulator)) == (point != "before the cancel is sent")
         event = asyncio.run(first_event(deserialize_trigger(trigger)))
         with pytest.raises(PlanasonixTimeoutError, match=r"It was (asked to cancel|cancelled)\."):

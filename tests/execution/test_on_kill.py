@@ -51,15 +51,15 @@ def time_out() -> None:
     raise AirflowTimeout
 
 
-def recorded(operator: Operator) -> Operator:
+def with_recorded_log(operator: Operator) -> Operator:
     """Make the operator write to a log of the test."""
     record(operator, Log())
     return operator
 
 
-def started() -> PlanasonixSyncOperator:
+def start_without_wait() -> PlanasonixSyncOperator:
     """Return a task that has started its job, and does not wait for it."""
-    operator = recorded(sync(wait_for_completion=False))
+    operator = with_recorded_log(sync(wait_for_completion=False))
     operator.execute(context(Run()))
     return operator
 
@@ -74,7 +74,7 @@ class TestKill:
 
     def test_sends_the_cancel_first_and_retries_it(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        operator = started()
+        operator = start_without_wait()
         simulator.fail("status", status=503, times=2)
         before = len(simulator.requests)
         operator.on_kill()
@@ -112,7 +112,7 @@ class TestKill:
             ClientConfig, "with_short_timeouts", autospec=True, side_effect=WITH_SHORT_TIMEOUTS
         )
         simulator.plan(CONNECTION, running_seconds=600)
-        operator = started()
+        operator = start_without_wait()
         simulator.fail("hang", route="cancel_job", seconds=600)
         operator.on_kill()
         assert simulator.jobs()[0].status in ENDED, "the second cancel request succeeded"
@@ -122,7 +122,7 @@ class TestKill:
     def test_sends_a_cancel_again_that_a_timeout_has_interrupted(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="cancel_job", seconds=600)
-        operator = recorded(sync(timeout=0.1))
+        operator = with_recorded_log(sync(timeout=0.1))
         with pytest.raises(AirflowTimeout), signalled(time_out, when=is_asked(simulator, "cancel_job")):
             operator.execute(context(Run()))
         operator.on_kill()
@@ -136,7 +136,7 @@ class TestKill:
     @pytest.mark.parametrize("parameters", [{"wait_for_completion": False}, {"deferrable": True}])
     def test_during_the_push_of_xcoms_cancels_the_job(self, simulator: Simulator, parameters: dict[str, Any]) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        operator = recorded(sync(**parameters))
+        operator = with_recorded_log(sync(**parameters))
         pushing = context(Run())
         pushing["ti"].xcom_push = lambda key, value: operator.on_kill()
         with pytest.raises(TaskKilledError, match="was asked to cancel"):
@@ -149,7 +149,7 @@ class TestKill:
         goes_on = mocker.patch("planasonix_provider.execution.on_kill.runs_elsewhere", return_value=True)
         monkeypatch.setattr(on_kill, "StallDetector", partial(stall_detector.StallDetector, now=travel.monotonic))
         simulator.plan(CONNECTION, running_seconds=10_000_000)
-        operator = recorded(sync(poll_interval=600))
+        operator = with_recorded_log(sync(poll_interval=600))
         with (
             pytest.raises(TaskKilledError, match="was asked to cancel"),
             signalled(operator.on_kill, when=lambda: travel.passed > 1_000),
@@ -174,7 +174,7 @@ class TestKill:
 
     def test_after_the_end_logs_the_cancel(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        operator = started()
+        operator = start_without_wait()
         operator.on_kill()
         (job,) = simulator.jobs()
         assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
@@ -211,7 +211,7 @@ class TestKill:
         assert simulator.jobs()[0].status in ENDED
 
     def test_after_the_end_of_the_job_cancels_nothing(self, simulator: Simulator) -> None:
-        operator = recorded(sync())
+        operator = with_recorded_log(sync())
         operator.execute(context(Run()))
         operator.on_kill()
         assert "cancel_job" not in routes_asked(simulator)
@@ -279,7 +279,7 @@ class TestKillAfterASuspension:
 
     @pytest.mark.usefixtures("goes_on")
     def test_after_a_timeout_leaves_the_job_to_the_next_try(self, simulator: Simulator) -> None:
-        operator = recorded(sync())
+        operator = with_recorded_log(sync())
         with pytest.raises(AirflowTimeout), signalled(time_out, when=lambda: is_seen(simulator)):
             operator.execute(context(Run()))
         operator.on_kill()
@@ -438,7 +438,7 @@ class TestKillOfABackfill:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=22, parallel=22, job_seconds=60)
         simulator.fail("hang", route="cancel_job", skip=2, times=3, seconds=600)
         # Long enough for a slow machine to start.
-        operator = recorded(backfill(timeout=5))
+        operator = with_recorded_log(backfill(timeout=5))
 
         def terminate() -> None:
             # Airflow 2 raises an exception of its own after ``on_kill``.

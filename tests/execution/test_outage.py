@@ -109,7 +109,7 @@ class TestOutageOfFortyMinutes:
         self, make: Make, simulator: Simulator, travel: TravelledClock, any_kind: str | int
     ) -> None:
         simulator.workspace.configure(conflict="allowed")
-        notes = left_by_an_outage(make, simulator, travel)
+        notes = state_after_outage(make, simulator, travel)
         with outage(travel, any_kind, after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
         check_only_work(run, simulator)
@@ -190,7 +190,7 @@ def is_over(simulator: Simulator) -> bool:
     return bool(started(simulator)) and started(simulator)[0].is_over
 
 
-def left_by_an_outage(
+def state_after_outage(
     make: Make, simulator: Simulator, travel: TravelledClock, kind: str = "503", takes: float = 5 * HOUR
 ) -> dict[str, Any]:
     """Run a try that an outage ends, and return its state store."""
@@ -251,7 +251,7 @@ class TestHostThatNeverAnswered:
     def test_a_retry_waits_for_a_host_that_answered_the_previous_try(
         self, make: Make, simulator: Simulator, travel: TravelledClock
     ) -> None:
-        notes = left_by_an_outage(make, simulator, travel)
+        notes = state_after_outage(make, simulator, travel)
         with outage(travel, "refused", after=travel.passed, seconds=40 * MINUTE):
             run = drive(make, notes, try_number=2)
         assert run.error is None
@@ -264,7 +264,7 @@ class TestProxyThatRefuses:
         self, make: Make, simulator: Simulator, travel: TravelledClock, status: int
     ) -> None:
         simulator.workspace.configure(conflict="allowed")
-        notes = left_by_an_outage(make, simulator, travel)
+        notes = state_after_outage(make, simulator, travel)
         take(simulator, MINUTE)
         with outage(travel, status, after=travel.passed, seconds=5 * MINUTE):
             run = drive(make, notes, try_number=2, max_tries=3)
@@ -321,7 +321,7 @@ class TestOutageOfMoreThanAnHour:
     def test_the_next_try_uses_the_work(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str, takes: float, outcome: str
     ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, kind, takes)
+        notes = state_after_outage(make, simulator, travel, kind, takes)
         run = drive(make, notes, try_number=2)
         check_only_work(run, simulator)
         assert outcome in run.said
@@ -414,7 +414,7 @@ class TestOutageAtTheDeadline:
         assert "It could not be cancelled and may still run: " in str(run.error)
         assert any("cannot be cancelled yet, still trying: " in line and one.id in line for line in run.log.lines)
         travel.sleep(HOUR)
-        assert typed(str(run.error)) == 0
+        assert run_printed_command(str(run.error)) == 0
         assert started(simulator)[0].status in ENDED
 
 
@@ -423,7 +423,7 @@ class TestClearDuringAnOutage:
     def test_leaves_the_old_work_to_the_next_try(
         self, make: Make, simulator: Simulator, travel: TravelledClock, kind: str
     ) -> None:
-        notes = left_by_an_outage(make, simulator, travel, kind, 9 * HOUR)
+        notes = state_after_outage(make, simulator, travel, kind, 9 * HOUR)
         take(simulator, MINUTE)
         with outage(travel, kind, after=travel.passed, seconds=2 * HOUR, route="/cancel"):
             run = drive(make, notes, try_number=2, max_tries=3)
@@ -456,7 +456,7 @@ class TestKillDuringAnOutage:
         simulator.fail("status", route="cancel_job", status=503, times=20)
         error, _ = killed(simulator, sync(poll_interval=60))
         simulator._pipeline.faults.clear()
-        assert typed(str(error)) == 0
+        assert run_printed_command(str(error)) == 0
         assert simulator.jobs()[0].status in ENDED
 
     def test_of_a_start_logs_the_command_that_lists_its_work(
@@ -480,7 +480,7 @@ class TestKillDuringAnOutage:
         assert f"Check whether work of this task runs there, and cancel it: {look}" in said
 
 
-def typed(message: str) -> int:
+def run_printed_command(message: str) -> int:
     """Run the command that a message contains, and return its exit code."""
     found = re.search(r"To end it: `(python -m planasonix_provider [^`]+)`", message)
     assert found, message

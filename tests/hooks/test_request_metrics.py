@@ -18,7 +18,7 @@ from tests.support.statsd import StatsdServer
 AT_ONCE = RetryPolicy(uniform=lambda low, high: 0.0)
 
 
-def by_route(statsd: StatsdServer) -> Counter[tuple[str, str]]:
+def count_by_route(statsd: StatsdServer) -> Counter[tuple[str, str]]:
     assert {tags["conn_id"] for tags in statsd.tags(metrics.REQUEST)} == {"planasonix_default"}
     return Counter((tags["route"], tags["status"]) for tags in statsd.tags(metrics.REQUEST))
 
@@ -49,7 +49,7 @@ def test_each_try_is_counted_by_route_and_status(simulator: Simulator, statsd: S
     simulator.fail("status", status=503, times=2)
     send(simulator, is_async, routes.list_jobs())
     send(simulator, is_async, routes.get_job("job_01"))
-    assert by_route(statsd) == {("list_jobs", "503"): 2, ("list_jobs", "200"): 1, ("get_job", "404"): 1}
+    assert count_by_route(statsd) == {("list_jobs", "503"): 2, ("list_jobs", "200"): 1, ("get_job", "404"): 1}
     assert statsd.tags(metrics.REQUEST_RETRIED) == [{"conn_id": "planasonix_default", "route": "list_jobs"}] * 2
     assert len(statsd.named(metrics.REQUEST_DURATION)) == 4
     assert statsd.named(metrics.REQUEST_RATE_LIMITED) == []
@@ -58,13 +58,13 @@ def test_each_try_is_counted_by_route_and_status(simulator: Simulator, statsd: S
 def test_a_request_without_a_response_has_no_status(simulator: Simulator, statsd: StatsdServer, is_async: bool) -> None:
     simulator.fail("reset", times=1)
     send(simulator, is_async, routes.list_jobs())
-    assert by_route(statsd) == {("list_jobs", "none"): 1, ("list_jobs", "200"): 1}
+    assert count_by_route(statsd) == {("list_jobs", "none"): 1, ("list_jobs", "200"): 1}
 
 
 def test_a_429_is_counted_separately(simulator: Simulator, statsd: StatsdServer, is_async: bool) -> None:
     simulator.fail("status", status=429, headers={"Retry-After": "0"}, times=1)
     send(simulator, is_async, routes.list_jobs())
-    assert by_route(statsd) == {("list_jobs", "429"): 1, ("list_jobs", "200"): 1}
+    assert count_by_route(statsd) == {("list_jobs", "429"): 1, ("list_jobs", "200"): 1}
     assert statsd.totals("planasonix.request.") == {"rate_limited": 1, "retried": 1}
 
 
@@ -86,7 +86,7 @@ def test_each_page_is_a_request_of_its_route(simulator: Simulator, statsd: Stats
         paginator = Paginator(routes.list_jobs(limit=2).without("metadata"))
         assert paginator.advance(hook.send(paginator.request))
         hook.send(paginator.request)
-    assert by_route(statsd) == {("list_jobs", "200"): 2}
+    assert count_by_route(statsd) == {("list_jobs", "200"): 2}
 
 
 async def test_a_shared_client_counts_its_retries(
@@ -95,7 +95,7 @@ async def test_a_shared_client_counts_its_retries(
     simulator.fail("status", status=503, times=1)
     async with SharedClient(PlanasonixHook().async_client, sleep=lambda _: asyncio.sleep(0)) as client:
         await client.send(routes.list_jobs())
-    assert by_route(statsd) == {("list_jobs", "503"): 1, ("list_jobs", "200"): 1}
+    assert count_by_route(statsd) == {("list_jobs", "503"): 1, ("list_jobs", "200"): 1}
     assert statsd.tags(metrics.REQUEST_RETRIED) == [{"conn_id": "planasonix_default", "route": "list_jobs"}]
 
 
@@ -104,7 +104,7 @@ async def test_a_request_that_times_out_is_counted(simulator: Simulator, statsd:
     async with SharedClient(PlanasonixHook().async_client) as client:
         with pytest.raises(PlanasonixError, match="no answer within"):
             await client.send(routes.list_jobs(), retry=False, within=0.2)
-    assert by_route(statsd) == {("list_jobs", "none"): 1}
+    assert count_by_route(statsd) == {("list_jobs", "none"): 1}
 
 
 def test_the_client_of_a_signal_handler_counts_nothing(simulator: Simulator, statsd: StatsdServer) -> None:

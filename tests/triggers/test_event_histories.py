@@ -95,12 +95,12 @@ def watch(history: History, deaths: list[tuple[float, float]], *, shared: bool) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(events, "_stream_for", news)
         patch.setattr(state_store, "variable_class", lambda: store)
-        patch.setattr(cursor_store, "sync_to_async", lambda call: slowly(call))
+        patch.setattr(cursor_store, "sync_to_async", lambda call: delay_call(call))
         TravelledClock().run(main())
     return store
 
 
-def slowly(call: Any) -> Any:
+def delay_call(call: Any) -> Any:
     """Return an async function that makes the call after 0.05 seconds."""
 
     async def called(*arguments: Any, **more: Any) -> Any:
@@ -110,7 +110,7 @@ def slowly(call: Any) -> Any:
     return called
 
 
-def ended(history: History, *outcomes: str) -> set[str]:
+def ended_ids(history: History, *outcomes: str) -> set[str]:
     return {life.id for life in [*history.jobs, *history.backfills] if life.outcome in outcomes}
 
 
@@ -118,8 +118,12 @@ def ended(history: History, *outcomes: str) -> set[str]:
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_each_end_is_reported_once(history: History, shared: bool) -> None:
     store = watch(history, [], shared=shared)
-    assert store.ids("all") == store.ids("same") == dict.fromkeys(ended(history, "succeeded", "failed", "completed"), 1)
-    assert store.ids("failed") == dict.fromkeys(ended(history, "failed"), 1)
+    assert (
+        store.ids("all")
+        == store.ids("same")
+        == dict.fromkeys(ended_ids(history, "succeeded", "failed", "completed"), 1)
+    )
+    assert store.ids("failed") == dict.fromkeys(ended_ids(history, "failed"), 1)
 
 
 @given(history=histories, deaths=deaths, shared=shared)
@@ -128,5 +132,5 @@ def test_each_end_is_reported_although_triggerers_are_killed(
     history: History, deaths: list[tuple[float, float]], shared: bool
 ) -> None:
     store = watch(history, deaths, shared=shared)
-    assert store.ids("all").keys() == store.ids("same").keys() == ended(history, "succeeded", "failed", "completed")
-    assert store.ids("failed").keys() == ended(history, "failed")
+    assert store.ids("all").keys() == store.ids("same").keys() == ended_ids(history, "succeeded", "failed", "completed")
+    assert store.ids("failed").keys() == ended_ids(history, "failed")

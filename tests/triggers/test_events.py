@@ -89,7 +89,7 @@ def sync(simulator: Simulator, metadata: dict[str, Any] | None = None, connectio
     return simulator.workspace.start_sync(connection_id, SyncBody(metadata=metadata)).id
 
 
-def in_the_log(caplog: pytest.LogCaptureFixture, text: str) -> int:
+def count_log_records(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in caplog.records)
 
 
@@ -543,8 +543,8 @@ class TestAnOutage:
 
         clock.run(main())
         assert airflow.received == [simulator.jobs()[0].id]
-        assert in_the_log(caplog, "The lists of Planasonix cannot be read") == 18
-        assert in_the_log(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
+        assert count_log_records(caplog, "The lists of Planasonix cannot be read") == 18
+        assert count_log_records(caplog, "Planasonix answers again, after 3 h 0 min.") == 1
 
     @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("status", [401, 403, 404])
@@ -597,7 +597,7 @@ class TestAnOutage:
 
         clock.run(main())
         assert airflow.received == [simulator.jobs()[0].id]
-        assert in_the_log(caplog, "There is no Airflow connection 'planasonix_later'") == 2
+        assert count_log_records(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
     @pytest.mark.slow("simulates hours of polls")
     def test_of_a_job_that_is_not_found_is_logged_and_ends(
@@ -611,7 +611,10 @@ class TestAnOutage:
                 await asyncio.sleep(100)
                 simulator.reset()
                 await asyncio.sleep(2 * MAX_NOT_FOUND_SECONDS)
-                assert in_the_log(caplog, f"Job {job} was not found for 1 h 0 min, so its end is not reported.") == 1
+                assert (
+                    count_log_records(caplog, f"Job {job} was not found for 1 h 0 min, so its end is not reported.")
+                    == 1
+                )
                 before = requests(simulator, "get_job")
                 await asyncio.sleep(MAX_NOT_FOUND_SECONDS)
                 assert requests(simulator, "get_job") == before

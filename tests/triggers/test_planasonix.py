@@ -36,12 +36,12 @@ from tests.support.time_travel import TravelledClock, travelling
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
 
-def started(connection_id: str = CONNECTION) -> str:
+def start_job(connection_id: str = CONNECTION) -> str:
     with PlanasonixHook() as hook:
         return hook.trigger_sync(connection_id).id
 
 
-def backfill_started() -> str:
+def start_backfill() -> str:
     with PlanasonixHook() as hook:
         return hook.trigger_backfill(CONNECTION, start_at="2025-01-01", end_at="2025-03-01").id
 
@@ -57,10 +57,10 @@ def event_of(waiting: PlanasonixWaitTrigger, kind: str = "job") -> WaitEvent:
     return WaitEvent.from_payload(asyncio.run(first_event(waiting)), kind)
 
 
-def owned(simulator: Simulator, **arguments: Any) -> PlanasonixJobTrigger:
+def owned_trigger(simulator: Simulator, **arguments: Any) -> PlanasonixJobTrigger:
     """Start a job of one minute, and return the trigger of the task that owns it."""
     simulator.plan(CONNECTION, running_seconds=60)
-    return trigger(started(), cancel_on_kill=True, owned=True, **arguments)
+    return trigger(start_job(), cancel_on_kill=True, owned=True, **arguments)
 
 
 OPTIONS = {
@@ -142,7 +142,7 @@ def test_rejects_invalid_arguments(arguments: dict[str, Any], words: str) -> Non
 
 
 def test_sends_the_finished_job(simulator: Simulator) -> None:
-    job_id = started()
+    job_id = start_job()
     event = event_of(trigger(job_id))
     assert event.outcome == "over"
     assert event.job.status == "succeeded"
@@ -150,14 +150,14 @@ def test_sends_the_finished_job(simulator: Simulator) -> None:
 
 def test_sends_one_event(simulator: Simulator) -> None:
     async def events() -> list[Any]:
-        return [event async for event in trigger(started()).run()]
+        return [event async for event in trigger(start_job()).run()]
 
     assert len(asyncio.run(events())) == 1
 
 
 def test_continues_in_another_triggerer(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-    first = trigger(started())
+    first = trigger(start_job())
 
     async def killed() -> None:
         with pytest.raises(TimeoutError):
@@ -173,7 +173,7 @@ def test_continues_in_another_triggerer(simulator: Simulator) -> None:
 
 def test_delays_its_event_until_not_before(simulator: Simulator) -> None:
     not_before = datetime.now(UTC) + timedelta(seconds=0.5)
-    event = asyncio.run(first_event(trigger(started(), not_before=not_before)))
+    event = asyncio.run(first_event(trigger(start_job(), not_before=not_before)))
     assert datetime.now(UTC) >= not_before
     assert WaitEvent.from_payload(event, "job").outcome == "over"
 
@@ -183,7 +183,7 @@ def test_delays_its_event_only_by_seconds_if_the_workers_clock_is_ahead(
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     an_hour_ahead = datetime.now(UTC) + timedelta(hours=1)
-    event = travel.run(first_event(trigger(started(), poll_interval=10, not_before=an_hour_ahead)))
+    event = travel.run(first_event(trigger(start_job(), poll_interval=10, not_before=an_hour_ahead)))
     assert WaitEvent.from_payload(event, "job").outcome == "over"
     assert travel.passed <= DEFER_SETTLE_TIME.total_seconds() + 0.1
 
@@ -191,14 +191,14 @@ def test_delays_its_event_only_by_seconds_if_the_workers_clock_is_ahead(
 def test_does_not_poll_while_its_event_is_delayed(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
     not_before = datetime.now(UTC) + timedelta(seconds=0.3)
-    asyncio.run(first_event(trigger(started(), poll_interval=10, not_before=not_before)))
+    asyncio.run(first_event(trigger(start_job(), poll_interval=10, not_before=not_before)))
     polls = [request.at for request in simulator.requests if request.route == "get_job"]
     assert len(polls) == 1
     assert polls[0] >= not_before - timedelta(seconds=0.05)
 
 
 def test_cancels_at_the_deadline_with_cancel_on_kill(simulator: Simulator) -> None:
-    waiting = owned(simulator, deadline=datetime.now(UTC) + timedelta(seconds=0.2))
+    waiting = owned_trigger(simulator, deadline=datetime.now(UTC) + timedelta(seconds=0.2))
     event = asyncio.run(first_event(waiting))
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert event["message"].endswith("It was asked to cancel.")
@@ -210,7 +210,7 @@ def test_another_triggerer_neither_repeats_nor_counts_the_cancel(
     simulator: Simulator, statsd: StatsdServer, cancelling_seconds: float
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60, cancelling_seconds=cancelling_seconds)
-    late = trigger(started(), deadline=datetime.now(UTC), cancel_on_kill=True, owned=True)
+    late = trigger(start_job(), deadline=datetime.now(UTC), cancel_on_kill=True, owned=True)
     events = [event_of(deserialize_trigger(late)) for _ in range(2)]
     assert [event.is_out_of_time for event in events] == [True, True]
     assert [request.route for request in simulator.requests].count("cancel_job") == 1
@@ -219,7 +219,7 @@ def test_another_triggerer_neither_repeats_nor_counts_the_cancel(
 
 def test_polls_at_the_deadline_although_the_rate_limit_is_exhausted(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, running_seconds=0)
-    job_id = started()
+    job_id = start_job()
     headers = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "0"}
     rate_limiter_for(simulator.url, SecretStr(simulator.api_key)).update(200, headers)
     deadline = datetime.now(UTC) + timedelta(seconds=0.3)
@@ -231,7 +231,7 @@ def test_polls_at_the_deadline_although_the_rate_limit_is_exhausted(simulator: S
 
 def test_cancels_nothing_without_cancel_on_kill(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
-    event = asyncio.run(first_event(trigger(started(), deadline=datetime.now(UTC) + timedelta(seconds=0.2))))
+    event = asyncio.run(first_event(trigger(start_job(), deadline=datetime.now(UTC) + timedelta(seconds=0.2))))
     assert WaitEvent.from_payload(event, "job").is_out_of_time
     assert simulator.jobs()[0].status == "running"
 
@@ -239,7 +239,7 @@ def test_cancels_nothing_without_cancel_on_kill(simulator: Simulator) -> None:
 def test_reports_a_failed_cancel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
     simulator.fail("status", status=403, route="cancel_job", times=None)
-    waiting = owned(simulator, deadline=datetime.now(UTC) + timedelta(seconds=0.1))
+    waiting = owned_trigger(simulator, deadline=datetime.now(UTC) + timedelta(seconds=0.1))
     event = asyncio.run(first_event(waiting))
     assert "It could not be cancelled and may still run" in event["message"]
     assert "answered 403" in event["message"]
@@ -263,7 +263,7 @@ def test_a_hundred_triggers_share_one_client_and_have_separate_logs(
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, running_seconds=0.5)
-    jobs = [started(connection_id) for connection_id in connections]
+    jobs = [start_job(connection_id) for connection_id in connections]
     clients = mocker.spy(AsyncClient, "__init__")
     logs = {job_id: Log() for job_id in jobs}
 
@@ -292,7 +292,7 @@ def test_a_hundred_triggers_cost_one_page_per_poll(simulator: Simulator, monkeyp
         return await asyncio.gather(*(first_event(trigger(job_id, poll_interval=30)) for job_id in jobs))
 
     with travelling(monkeypatch) as travel:
-        jobs = [started(connection_id) for connection_id in connections]
+        jobs = [start_job(connection_id) for connection_id in connections]
         before = len(simulator.requests)
         events = travel.run(wait_for_all(jobs))
     assert {event["job"]["status"] for event in events} == {"succeeded"}
@@ -312,14 +312,14 @@ def test_a_missing_connection_is_reported_in_the_event() -> None:
 
 
 def test_contains_no_key(simulator: Simulator) -> None:
-    waiting = trigger(started())
+    waiting = trigger(start_job())
     event = asyncio.run(first_event(waiting))
     assert API_KEY not in json.dumps([waiting.serialize(), event, repr(waiting)])
 
 
 class TestABackfill:
     def test_is_polled_like_a_job(self, simulator: Simulator) -> None:
-        backfill_id = backfill_started()
+        backfill_id = start_backfill()
         event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_id, poll_interval=0.03)))
         read = WaitEvent.from_payload(event, "backfill")
         assert (read.work.id, read.work.status) == (backfill_id, "completed")
@@ -327,7 +327,7 @@ class TestABackfill:
 
     def test_of_thousands_of_jobs_is_polled_without_requests_for_its_jobs(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, jobs=5_000, parallel=5_000, queued_seconds=0, job_seconds=0.5)
-        event = asyncio.run(first_event(PlanasonixBackfillTrigger(backfill_started(), poll_interval=0.1)))
+        event = asyncio.run(first_event(PlanasonixBackfillTrigger(start_backfill(), poll_interval=0.1)))
         asked = [request.route for request in simulator.requests]
         assert asked.count("get_backfill") <= 8
         assert set(asked) == {"trigger_backfill", "get_backfill"}
@@ -345,7 +345,7 @@ class TestASync:
 
         asyncio.run(killed())
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
-        job_id = started()
+        job_id = start_job()
         event = event_of(deserialize_trigger(first), "sync")
         assert event.work.id == job_id
 
@@ -362,7 +362,7 @@ class TestAKill:
         return mocker.patch("planasonix_provider.triggers.base.kill_reason", return_value=SUCCESS)
 
     def test_cancels_the_job_of_a_task_that_owns_it(self, simulator: Simulator, state: Any) -> None:
-        waiting = owned(simulator)
+        waiting = owned_trigger(simulator)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
@@ -376,20 +376,20 @@ class TestAKill:
     ) -> None:
         monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL_SECONDS", 0.02)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=9, job_seconds=60, jobs_after_cancel=2)
-        backfill_id = backfill_started()
+        backfill_id = start_backfill()
         asyncio.run(PlanasonixBackfillTrigger(backfill_id, cancel_on_kill=True, owned=True).on_kill())
         assert simulator.backfill(backfill_id).status == "cancelled"
 
     def test_cancels_despite_retry_after(self, simulator: Simulator, state: Any) -> None:
         simulator.fail("status", route="get_job", status=429, headers={"Retry-After": "900"})
-        waiting = owned(simulator)
+        waiting = owned_trigger(simulator)
         with PlanasonixHook() as hook, pytest.raises(PlanasonixRateLimitError):
             hook.get_job(waiting.job_id)
         asyncio.run(waiting.on_kill())
         assert simulator.jobs()[0].status in ("cancelling", "cancelled")
 
     def test_survives_being_cancelled_repeatedly(self, simulator: Simulator, state: Any) -> None:
-        waiting = owned(simulator)
+        waiting = owned_trigger(simulator)
         simulator.fail("hang", route="cancel_job", seconds=0.5)
 
         async def main() -> None:
@@ -404,18 +404,18 @@ class TestAKill:
 
     def test_cancels_nothing_of_a_task_that_still_waits(self, simulator: Simulator, state: Any) -> None:
         state.return_value = None
-        asyncio.run(owned(simulator).on_kill())
+        asyncio.run(owned_trigger(simulator).on_kill())
         assert "cancel_job" not in {request.route for request in simulator.requests}
 
     def test_cancels_nothing_without_cancel_on_kill_either(self, simulator: Simulator, state: Any) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        asyncio.run(trigger(started()).on_kill())
+        asyncio.run(trigger(start_job()).on_kill())
         assert state.call_count == 0
         assert simulator.jobs()[0].cancel_requested_at is None
 
     def test_cancels_nothing_if_airflow_does_not_answer(self, simulator: Simulator, state: Any) -> None:
         state.side_effect = RuntimeError("no connection")
-        waiting = owned(simulator)
+        waiting = owned_trigger(simulator)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert "cancel_job" not in {request.route for request in simulator.requests}
@@ -428,7 +428,7 @@ class TestAKill:
     def test_logs_a_failed_cancel(self, simulator: Simulator, state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(outages, "RETRY_INTERVAL_SECONDS", 0.1)
         simulator.fail("status", status=403, route="cancel_job", times=None)
-        waiting = owned(simulator)
+        waiting = owned_trigger(simulator)
         record(waiting, log := Log())
         asyncio.run(waiting.on_kill())
         assert "could not be cancelled and may still run" in log.lines[-1]
@@ -466,7 +466,7 @@ class TestACancelWithoutAReason:
         assert task.cancelled()
 
     def test_cancels_the_job_if_the_task_was_killed(self, simulator: Simulator, is_killed: bool) -> None:
-        waiting = owned(simulator)
+        waiting = owned_trigger(simulator)
         record(waiting, log := Log())
 
         async def main() -> None:
@@ -482,7 +482,7 @@ class TestACancelWithoutAReason:
         simulator.plan(CONNECTION, running_seconds=60)
 
         async def main() -> None:
-            await self.cancelled(trigger(started()), simulator)
+            await self.cancelled(trigger(start_job()), simulator)
             assert not triggers_base._CANCEL_TASKS
             # Its current poll ends a moment later.
             await self.until(lambda: len(asyncio.all_tasks()) == 1)
@@ -492,7 +492,7 @@ class TestACancelWithoutAReason:
 
     @pytest.mark.parametrize("is_killed", [True], indirect=True)
     def test_cancels_nothing_at_the_shutdown_of_the_triggerer(self, simulator: Simulator, is_killed: bool) -> None:
-        waits = [owned(simulator)]
+        waits = [owned_trigger(simulator)]
         waits += [deserialize_trigger(waits[0]) for _ in range(5)]
         running: list[asyncio.Task[Any]] = []
         for wait in waits:

@@ -39,7 +39,7 @@ def sleep(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None
     InterruptibleSleep(night.raise_if_killed, night.beat).sleep(seconds)
 
 
-def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
+def sleep_in_loop(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -> None:
     """Sleep in an event loop."""
 
     async def main() -> None:
@@ -57,7 +57,7 @@ def sleep_aside(monkeypatch: pytest.MonkeyPatch, night: Night, seconds: float) -
 
 
 Sleep = Callable[[pytest.MonkeyPatch, Night, float], None]
-both_ways = pytest.mark.parametrize("way", [sleep, sleep_aside])
+both_ways = pytest.mark.parametrize("way", [sleep, sleep_in_loop])
 
 
 @both_ways

@@ -31,11 +31,11 @@ class Api:
         return answer
 
 
-def blocking(steps: Steps[Any], api: Api) -> Any:
+def run_blocking(steps: Steps[Any], api: Api) -> Any:
     return run_flow(steps, api.send)
 
 
-def awaited(steps: Steps[Any], api: Api) -> Any:
+def run_async(steps: Steps[Any], api: Api) -> Any:
     """Request the job ``first`` outside the flow, as the poller does for many flows."""
 
     async def send(request: Request[Any]) -> Any:
@@ -52,17 +52,17 @@ def awaited(steps: Steps[Any], api: Api) -> Any:
 
 
 Way = Callable[[Steps[Any], Api], Any]
-both_ways = pytest.mark.parametrize("way", [blocking, awaited])
+both_ways = pytest.mark.parametrize("way", [run_blocking, run_async])
 
 
-def strict() -> Steps[list[Any]]:
+def strict_flow() -> Steps[list[Any]]:
     got: list[Any] = []
     for job_id in ("first", "second", "third"):
         got.append((yield routes.get_job(job_id)))  # noqa: PERF401 - no comprehension may yield
     return got
 
 
-def lenient() -> Steps[list[Any]]:
+def lenient_flow() -> Steps[list[Any]]:
     got: list[Any] = []
     for job_id in ("first", "second", "third"):
         try:
@@ -75,7 +75,7 @@ def lenient() -> Steps[list[Any]]:
 @both_ways
 def test_sends_each_request_once_and_in_order(way: Way) -> None:
     api = Api(first=1, second=2, third=3)
-    assert way(strict(), api) == [1, 2, 3]
+    assert way(strict_flow(), api) == [1, 2, 3]
     assert api.asked == ["first", "second", "third"]
 
 
@@ -84,7 +84,7 @@ def test_sends_each_request_once_and_in_order(way: Way) -> None:
 def test_ends_with_the_error_of_a_required_request(way: Way, broken: str) -> None:
     api = Api(**{"first": 1, "second": 2, "third": 3, broken: DOWN})
     with pytest.raises(PlanasonixServerError) as caught:
-        way(strict(), api)
+        way(strict_flow(), api)
     assert caught.value is DOWN
     assert api.asked[-1] == broken
 
@@ -94,13 +94,13 @@ def test_ends_with_the_error_of_a_required_request(way: Way, broken: str) -> Non
 def test_continues_after_the_error_of_an_optional_request(way: Way, broken: str) -> None:
     answers = {"first": 1, "second": 2, "third": 3, broken: DOWN}
     api = Api(**answers)
-    assert way(lenient(), api) == list(answers.values())
+    assert way(lenient_flow(), api) == list(answers.values())
     assert api.asked == ["first", "second", "third"]
 
 
 @both_ways
 def test_continues_if_all_requests_fail(way: Way) -> None:
-    assert way(lenient(), Api(first=DOWN, second=DOWN, third=DOWN)) == [DOWN, DOWN, DOWN]
+    assert way(lenient_flow(), Api(first=DOWN, second=DOWN, third=DOWN)) == [DOWN, DOWN, DOWN]
 
 
 @both_ways
@@ -117,13 +117,13 @@ def test_may_raise_another_error(way: Way) -> None:
 
 @both_ways
 def test_accepts_empty_responses(way: Way) -> None:
-    assert way(strict(), Api(first=None, second=0, third=[])) == [None, 0, []]
+    assert way(strict_flow(), Api(first=None, second=0, third=[])) == [None, 0, []]
 
 
 @both_ways
 def test_does_not_pass_a_bug_to_the_flow(way: Way) -> None:
     with pytest.raises(ZeroDivisionError):
-        way(lenient(), Api(first=1, second=ZeroDivisionError("by zero"), third=3))
+        way(lenient_flow(), Api(first=1, second=ZeroDivisionError("by zero"), third=3))
 
 
 def test_may_send_no_request() -> None:

@@ -74,7 +74,7 @@ def api(*states: str, status: str = "completed", **fields: Any) -> MemoryApi:
     return MemoryApi(jobs[::-1], [backfill], **fields)
 
 
-def seen(there: MemoryApi) -> Backfill:
+def backfill_without_jobs(there: MemoryApi) -> Backfill:
     """Return the backfill as a trigger passes it on: without its jobs."""
     return there.backfills[0].model_copy(update={"job_ids": None})
 
@@ -132,7 +132,7 @@ class TestResultOfABackfill:
     def test_has_the_tables_of_all_jobs(self) -> None:
         there = api("succeeded", "succeeded", results={"job_0": loaded("job_0", 3), "job_1": loaded("job_1", 4, 5)})
         task = Task(there)
-        account = task.account_for(seen(there))
+        account = task.account_for(backfill_without_jobs(there))
         assert account.error is None
         assert account.url == "https://x/job_0"
         assert account.report["rows_loaded"] == 12
@@ -141,7 +141,7 @@ class TestResultOfABackfill:
 
     def test_requests_each_job_once_and_five_at_a_time(self) -> None:
         there = api(*["succeeded"] * 200)
-        account = Task(there).account_for(seen(there))
+        account = Task(there).account_for(backfill_without_jobs(there))
         assert sorted(there.requests) == sorted(["get bf_1", *(f"results job_{number}" for number in range(200))])
         assert there.most_in_flight == 5
         assert account.report["jobs_total"] == 200
@@ -149,7 +149,7 @@ class TestResultOfABackfill:
     def test_waits_for_late_results_and_requests_no_other_job_again(self) -> None:
         there = api("succeeded", "succeeded", "succeeded", get_error=fail_once("results job_1", DOWN))
         task = Task(there)
-        account = task.account_for(seen(there))
+        account = task.account_for(backfill_without_jobs(there))
         assert account.report["jobs_total"] == 3
         assert len(there.requests) == 1 + 3 + 1
         assert "Job job_1 is over, but its results cannot be fetched yet, still trying: 503" in task.lines[0]
@@ -157,17 +157,17 @@ class TestResultOfABackfill:
     def test_is_an_error_of_the_task_without_permission_for_the_results(self) -> None:
         there = api("succeeded", get_error=fail_always("results", FORBIDDEN))
         with pytest.raises(PlanasonixLostTrackError, match="its results cannot be fetched"):
-            Task(there).account_for(seen(there))
+            Task(there).account_for(backfill_without_jobs(there))
 
     def test_without_jobs_has_no_rows(self) -> None:
         there = api()
-        account = Task(there).account_for(seen(there))
+        account = Task(there).account_for(backfill_without_jobs(there))
         assert account.url is None
         assert (account.report["rows_loaded"], account.report["jobs"]) == (0, [])
 
     def test_of_a_failure_names_the_failed_jobs_and_links_to_the_first(self) -> None:
         there = api("succeeded", "failed", "succeeded", "failed", status="failed")
-        account = Task(there).account_for(seen(there))
+        account = Task(there).account_for(backfill_without_jobs(there))
         assert account.url == "https://x/job_1"
         assert account.report is None
         assert isinstance(account.error, PlanasonixJobFailedError)
@@ -180,14 +180,14 @@ class TestResultOfABackfill:
 
     def test_of_a_cancel_is_an_error_without_requests_for_jobs(self) -> None:
         there = api("succeeded", "cancelled", status="cancelled")
-        account = Task(there).account_for(seen(there))
+        account = Task(there).account_for(backfill_without_jobs(there))
         assert isinstance(account.error, PlanasonixJobCancelledError)
         assert account.url == "https://x/job_0"
         assert there.requests == ["get bf_1"]
 
     def test_is_no_error_if_a_late_server_still_shows_the_backfill_as_running(self) -> None:
         there = api("succeeded", results={"job_0": loaded("job_0", 3)})
-        over = seen(there)
+        over = backfill_without_jobs(there)
         (current,) = there.backfills
         late = [current.model_copy(update={"status": "running", "job_ids": []})]
         there.get_backfill = lambda _: late.pop() if late else current
@@ -198,7 +198,7 @@ class TestResultOfABackfill:
     def test_logs_that_the_report_is_shortened(self) -> None:
         there = api(*["succeeded"] * 1_000)
         task = Task(there)
-        account = task.account_for(seen(there))
+        account = task.account_for(backfill_without_jobs(there))
         listed = len(account.report["jobs"])
         assert task.lines[-1] == f"The task's result lists the first {listed} of 1,000 jobs, and counts them all."
 

@@ -26,7 +26,7 @@ from tests.support.virtual_planasonix import Answer, Planasonix, refused_once
 REFUSED = PlanasonixTransportError("refused", sent=False)
 
 
-def over(there: Planasonix, act: Callable[[SharedClient], Awaitable[Any]]) -> Any:
+def run_with_client(there: Planasonix, act: Callable[[SharedClient], Awaitable[Any]]) -> Any:
     """Run an action with a shared client, in virtual time."""
 
     async def main() -> Any:
@@ -49,7 +49,7 @@ async def ask_every_second(channel: SharedClient, seconds: int) -> None:
         await asyncio.sleep(1)
 
 
-def for_keys(**answers: Answer) -> Callable[[str, str], Answer]:
+def answer_by_key(**answers: Answer) -> Callable[[str, str], Answer]:
     """Return an answer that depends on the API key."""
     return lambda key, path: answers[key]
 
@@ -65,7 +65,7 @@ class TestConcurrency:
             await asyncio.gather(*(ask(channel, f"job_{number}") for number in range(50)))
             return asyncio.get_running_loop().time()
 
-        assert over(there, act) == pytest.approx(13)
+        assert run_with_client(there, act) == pytest.approx(13)
         assert there.most_in_flight == 4
         assert there.connects == 1
 
@@ -87,7 +87,7 @@ class TestConcurrency:
                 one.cancel()
             return seconds
 
-        assert over(there, act) < 1
+        assert run_with_client(there, act) < 1
         assert there.most_in_flight == 5
 
     def test_lets_other_requests_run_during_the_pause_of_a_retry(self) -> None:
@@ -102,7 +102,7 @@ class TestConcurrency:
             await asyncio.gather(*bad, return_exceptions=True)
             return passed
 
-        assert over(there, act) < 0.1
+        assert run_with_client(there, act) < 0.1
 
     def test_slot_of_a_cancelled_request_is_free_again(self) -> None:
         there = Planasonix(seconds=1_000)
@@ -115,7 +115,7 @@ class TestConcurrency:
             there.seconds = 0.01
             return await ask(channel)
 
-        assert isinstance(over(there, act), Job)
+        assert isinstance(run_with_client(there, act), Job)
 
 
 class TestTheConnection:
@@ -126,12 +126,12 @@ class TestTheConnection:
             assert there.connects == 0
             await asyncio.gather(*(ask(channel) for _ in range(50)))
 
-        over(there, act)
+        run_with_client(there, act)
         assert there.connects == 1
         assert there.open_clients == 0
 
     def test_is_read_again_once_for_all_requests_with_a_refused_key(self) -> None:
-        there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=RUNNING))
+        there = Planasonix(answer=answer_by_key(plnx_old=api_error(401), plnx_new=RUNNING))
 
         async def act(channel: SharedClient) -> list[Any]:
             asking = [asyncio.ensure_future(ask(channel)) for _ in range(50)]
@@ -139,24 +139,24 @@ class TestTheConnection:
             there.key = "plnx_new"
             return await asyncio.gather(*asking)
 
-        assert over(there, act) == [RUNNING] * 50
+        assert run_with_client(there, act) == [RUNNING] * 50
         assert there.connects == 2
         assert there.open_clients == 0
 
     def test_that_did_not_change_causes_no_second_request(self) -> None:
         there = Planasonix(answer=lambda key, path: api_error(401))
-        assert isinstance(over(there, ask), PlanasonixAuthenticationError)
+        assert isinstance(run_with_client(there, ask), PlanasonixAuthenticationError)
         assert there.asked.total() == 1, "the same key would be refused again"
         assert there.open_clients == 0
 
     def test_is_read_again_at_each_refusal_of_the_key(self) -> None:
         there = Planasonix(answer=lambda key, path: api_error(401))
-        over(there, lambda channel: ask_every_second(channel, 10))
+        run_with_client(there, lambda channel: ask_every_second(channel, 10))
         assert there.connects == 11
 
     @pytest.mark.parametrize("refusal", [api_error(404), api_error(403), REFUSED])
     def test_that_changed_is_read_again_after_a_minute(self, refusal: PlanasonixError) -> None:
-        there = Planasonix(answer=for_keys(plnx_old=refusal, plnx_new=RUNNING))
+        there = Planasonix(answer=answer_by_key(plnx_old=refusal, plnx_new=RUNNING))
 
         async def act(channel: SharedClient) -> list[Any]:
             first = await ask(channel)
@@ -166,17 +166,17 @@ class TestTheConnection:
             await asyncio.sleep(20)
             return [first, second, await ask(channel)]
 
-        assert over(there, act) == [refusal, refusal, RUNNING]
+        assert run_with_client(there, act) == [refusal, refusal, RUNNING]
 
     def test_is_read_once_a_minute_in_an_outage(self) -> None:
         there = Planasonix(answer=lambda key, path: REFUSED)
-        over(there, lambda channel: ask_every_second(channel, 600))
+        run_with_client(there, lambda channel: ask_every_second(channel, 600))
         assert there.connects == pytest.approx(10, abs=1)
 
     @pytest.mark.parametrize("error", [api_error(503), api_error(429)])
     def test_is_not_read_again_after_errors_that_do_not_depend_on_it(self, error: PlanasonixError) -> None:
         there = Planasonix(answer=lambda key, path: error)
-        over(there, lambda channel: ask_every_second(channel, 200))
+        run_with_client(there, lambda channel: ask_every_second(channel, 200))
         assert there.connects == 1
 
     def test_that_was_replaced_stays_open_for_a_request_in_flight(self) -> None:
@@ -194,7 +194,7 @@ class TestTheConnection:
             assert await slow == RUNNING
             return still_open
 
-        assert over(there, act) == 2
+        assert run_with_client(there, act) == 2
         assert there.open_clients == 0
 
     def test_that_cannot_be_read_raises_an_error_and_is_read_by_the_next_request(self) -> None:
@@ -223,7 +223,7 @@ class TestTheConnection:
             assert there.open_clients == 0
             await ask(channel)
 
-        over(there, act)
+        run_with_client(there, act)
         assert there.connects == 2
         assert there.open_clients == 0
 
@@ -239,7 +239,7 @@ class TestRetryAfter:
             await asyncio.sleep(1)
             return [*answers, early, await ask(channel)]
 
-        *answers, early, late = over(there, act)
+        *answers, early, late = run_with_client(there, act)
         # Four requests were sent at once, and one after the pause; the others failed without being sent.
         assert there.asked.total() == 4 + 1
         refused = [answer for answer in answers if isinstance(answer, PlanasonixRateLimitError)]
@@ -249,7 +249,7 @@ class TestRetryAfter:
 
     def test_pauses_requests_after_the_connection_was_read_again(self) -> None:
         busy = api_error(429, retry_after=60)
-        there = Planasonix(answer=for_keys(plnx_old=api_error(401), plnx_new=busy))
+        there = Planasonix(answer=answer_by_key(plnx_old=api_error(401), plnx_new=busy))
 
         async def act(channel: SharedClient) -> None:
             asking = asyncio.ensure_future(ask(channel))
@@ -258,7 +258,7 @@ class TestRetryAfter:
             await asking
             await ask(channel)
 
-        over(there, act)
+        run_with_client(there, act)
         assert there.asked.total() == 2
 
     def test_does_not_delay_an_urgent_cancel(self) -> None:
@@ -270,7 +270,7 @@ class TestRetryAfter:
             assert isinstance(await ask(channel), PlanasonixRateLimitError)
             return asyncio.get_running_loop().time()
 
-        assert over(there, act) < 1
+        assert run_with_client(there, act) < 1
         assert there.asked.total() == 2
 
     def test_delays_a_request_with_retries(self) -> None:
@@ -281,7 +281,7 @@ class TestRetryAfter:
             await channel.send(routes.cancel_job("job_1"))
             return asyncio.get_running_loop().time()
 
-        assert over(there, act) == pytest.approx(30, abs=1)
+        assert run_with_client(there, act) == pytest.approx(30, abs=1)
         assert there.asked["/api/v1/jobs/job_1/cancel"] == 1
 
 
@@ -305,7 +305,7 @@ class TestRateLimit:
             await act(channel)
             return asyncio.get_running_loop().time() - began
 
-        seconds: float = over(there, main)
+        seconds: float = run_with_client(there, main)
         return seconds
 
     def test_delays_a_poll(self) -> None:
@@ -329,7 +329,7 @@ class TestRetries:
     def test_use_the_same_client(self) -> None:
         answers: list[Answer] = [PlanasonixTransportError("reset"), Job(id="job_1", status="cancelling")]
         there = Planasonix(answer=lambda key, path: answers.pop(0))
-        job = over(there, lambda channel: channel.send(routes.cancel_job("job_1")))
+        job = run_with_client(there, lambda channel: channel.send(routes.cancel_job("job_1")))
         assert job.status == "cancelling"
         assert there.asked["/api/v1/jobs/job_1/cancel"] == 2
         assert there.connects == 1
@@ -337,7 +337,7 @@ class TestRetries:
     def test_are_not_sent_for_a_request_that_is_not_idempotent(self) -> None:
         there = Planasonix(answer=lambda key, path: PlanasonixTransportError("reset"))
         with pytest.raises(PlanasonixTransportError):
-            over(there, lambda channel: channel.send(routes.trigger_sync("conn_1")))
+            run_with_client(there, lambda channel: channel.send(routes.trigger_sync("conn_1")))
         assert there.asked.total() == 1
 
     def test_pause_with_the_given_sleep(self) -> None:

@@ -103,7 +103,7 @@ def see_alone(**fields: Any) -> Snapshot:
     return poll_once(BackfillTarget("bf_1"), MemoryApi(backfills=[backfill(**fields)]))
 
 
-def of_states(*states: str) -> list[Job]:
+def jobs_in_states(*states: str) -> list[Job]:
     """Return the jobs of a backfill by their states; the first state is that of the oldest job."""
     jobs = [
         Job(id=f"job_{number}", status=status, connection_id="conn_1", created_at=NOW)
@@ -114,18 +114,18 @@ def of_states(*states: str) -> list[Job]:
 
 class TestABackfill:
     def test_counts_finished_jobs_with_two_lists(self) -> None:
-        there = MemoryApi(of_states("succeeded", "failed", "running", "queued"), [backfill(4)])
+        there = MemoryApi(jobs_in_states("succeeded", "failed", "running", "queued"), [backfill(4)])
         seen = poll_once(BackfillTarget("bf_1"), there, detailed=True)
         assert seen.progress == ("2 of 4 jobs so far done",)
         assert len(there.requests) == 3
 
     def test_requests_no_list_if_no_log_line_is_due(self) -> None:
-        there = MemoryApi(of_states(*["running"] * 4), [backfill(4)])
+        there = MemoryApi(jobs_in_states(*["running"] * 4), [backfill(4)])
         assert poll_once(BackfillTarget("bf_1"), there).progress == ("4 jobs so far",)
         assert there.requests == ["get bf_1"]
 
     def test_shows_the_last_count_if_no_log_line_is_due(self) -> None:
-        there = MemoryApi(of_states("succeeded", "running"), [backfill(2)])
+        there = MemoryApi(jobs_in_states("succeeded", "running"), [backfill(2)])
         waiting = BackfillTarget("bf_1")
         poll_once(waiting, there, detailed=True)
         there.backfills = [backfill(3)]
@@ -138,7 +138,7 @@ class TestABackfill:
         assert see_alone(jobs=jobs).progress == (words,)
 
     def test_counts_a_job_that_starts_between_the_lists_as_unfinished(self) -> None:
-        there = MemoryApi(of_states("succeeded", "queued"), [backfill(2)])
+        there = MemoryApi(jobs_in_states("succeeded", "queued"), [backfill(2)])
 
         def starts_after_the_first_list(asked: str) -> None:
             if len(there.requests) == 3:
@@ -151,12 +151,12 @@ class TestABackfill:
         others = [
             Job(id=f"other_{number}", status="running", connection_id="conn_1", created_at=NOW) for number in range(9)
         ]
-        there = MemoryApi([*others, *of_states("succeeded", "running")], [backfill(2)])
+        there = MemoryApi([*others, *jobs_in_states("succeeded", "running")], [backfill(2)])
         assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ("1 of 2 jobs so far done",)
 
     def test_counts_correctly_if_the_lists_ignore_filters(self) -> None:
         there = MemoryApi(
-            of_states("succeeded", "running", "queued"),
+            jobs_in_states("succeeded", "running", "queued"),
             [backfill(3)],
             ignored_filters=("status", "connection_id", "since"),
         )
@@ -164,13 +164,13 @@ class TestABackfill:
 
     @pytest.mark.parametrize("status", ["running", "queued"])
     def test_counts_no_finished_jobs_if_more_than_a_page_is_active(self, status: str) -> None:
-        there = MemoryApi(of_states(*[status] * 101), [backfill(101)])
+        there = MemoryApi(jobs_in_states(*[status] * 101), [backfill(101)])
         assert poll_once(BackfillTarget("bf_1"), there, detailed=True).progress == ("101 jobs so far",)
         assert len(there.requests) <= 3
 
     @pytest.mark.parametrize("what", ["list running", "list queued"])
     def test_needs_no_list_that_fails(self, what: str) -> None:
-        there = MemoryApi(of_states("succeeded", "running"), [backfill(2)], get_error=fail_always(what, DOWN))
+        there = MemoryApi(jobs_in_states("succeeded", "running"), [backfill(2)], get_error=fail_always(what, DOWN))
         seen = poll_once(BackfillTarget("bf_1"), there, detailed=True)
         assert seen.progress == ("2 jobs so far",)
         assert seen.status == "running"
@@ -240,7 +240,7 @@ class TestABackfill:
         known = {"progress_percent": 10, "rows_processed": 1, "jobs": 4}
         before = see_alone(**known)
         # Neither a later time alone nor a first count of jobs is a move.
-        later = MemoryApi(of_states(*["running"] * 4), [backfill(**known, updated_at=NOW)])
+        later = MemoryApi(jobs_in_states(*["running"] * 4), [backfill(**known, updated_at=NOW)])
         assert poll_once(BackfillTarget("bf_1"), later, detailed=True).moves == before.moves
         assert see_alone(**{**known, **fields}).moves != before.moves
 

@@ -75,7 +75,7 @@ def test_of_an_error_unknown_to_this_version_fails_with_its_message() -> None:
         event.work_or_error()
 
 
-def over(**fields: Any) -> dict[str, Any]:
+def finished_payload(**fields: Any) -> dict[str, Any]:
     """Return the payload of a job that has succeeded, with other fields."""
     payload = {"version": 1, "kind": "job", "id": "job_1", "outcome": "over"}
     payload |= {"job": {"id": "job_1", "status": "succeeded"}, **fields}
@@ -89,25 +89,25 @@ def over(**fields: Any) -> dict[str, Any]:
         "success",
         {},
         {"status": "success"},
-        over(version=2),
-        over(id="", job={"id": "", "status": "succeeded"}),
-        over(job=None),
-        over(job=None, backfill={"id": "job_1", "status": "failed"}),
-        over(kind="backfill", id="bf_1", job=None, backfill={"id": "bf_1", "status": "failed"}),
-        over(job={"id": "job_2", "status": "succeeded"}),
-        over(outcome="done"),
+        finished_payload(version=2),
+        finished_payload(id="", job={"id": "", "status": "succeeded"}),
+        finished_payload(job=None),
+        finished_payload(job=None, backfill={"id": "job_1", "status": "failed"}),
+        finished_payload(kind="backfill", id="bf_1", job=None, backfill={"id": "bf_1", "status": "failed"}),
+        finished_payload(job={"id": "job_2", "status": "succeeded"}),
+        finished_payload(outcome="done"),
         {"version": 1, "kind": "something new", "id": "job_1", "outcome": "error", "error": "a", "message": "b"},
         {"version": 1, "kind": "job", "id": "job_1", "outcome": "error", "error": "transport"},
     ],
 )
 def test_of_any_other_shape_is_rejected_with_a_reason(payload: Any) -> None:
-    assert WaitEvent.from_payload(over(), "job").outcome == "over"
+    assert WaitEvent.from_payload(finished_payload(), "job").outcome == "over"
     with pytest.raises(InvalidWaitEventError, match="clear the task"):
         WaitEvent.from_payload(payload, "job")
 
 
 def test_of_a_later_release_is_read_without_its_new_fields() -> None:
-    assert WaitEvent.from_payload(over(more=1), "job") == WaitEvent.from_payload(over(), "job")
+    assert WaitEvent.from_payload(finished_payload(more=1), "job") == WaitEvent.from_payload(finished_payload(), "job")
 
 
 def test_after_a_cancel_has_its_result_in_the_message() -> None:

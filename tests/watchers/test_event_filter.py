@@ -25,7 +25,7 @@ def backfill(**more: Any) -> Backfill:
     return Backfill(**{"id": "bf_1", "status": "completed", "connection_id": "conn_1", **more})
 
 
-def of(dag_id: str) -> dict[str, Any]:
+def operator_metadata(dag_id: str) -> dict[str, Any]:
     """Return the metadata of work that an operator has started."""
     return {"dag_id": dag_id, "task_id": "load", ATTEMPT_KEY: "a1b2"}
 
@@ -60,11 +60,11 @@ def of(dag_id: str) -> dict[str, Any]:
         (EventFilter(ALL, metadata={"team": "sales"}), job(), False),
         (EventFilter(ALL, ignore_own=True), job(), True),
         (EventFilter(ALL, ignore_own=True), job(metadata={"dag_id": "react"}), True),
-        (EventFilter(ALL, ignore_own=True), job(metadata=of("react")), False),
-        (EventFilter(ALL, ignore_own=True), backfill(metadata=of("react")), False),
-        (EventFilter(ALL, ignore_own=frozenset({"react"})), job(metadata=of("react")), False),
-        (EventFilter(ALL, ignore_own=frozenset({"react"})), job(metadata=of("load")), True),
-        (EventFilter(ALL, ignore_own=False), job(metadata=of("react")), True),
+        (EventFilter(ALL, ignore_own=True), job(metadata=operator_metadata("react")), False),
+        (EventFilter(ALL, ignore_own=True), backfill(metadata=operator_metadata("react")), False),
+        (EventFilter(ALL, ignore_own=frozenset({"react"})), job(metadata=operator_metadata("react")), False),
+        (EventFilter(ALL, ignore_own=frozenset({"react"})), job(metadata=operator_metadata("load")), True),
+        (EventFilter(ALL, ignore_own=False), job(metadata=operator_metadata("react")), True),
     ],
 )
 def test_matches(event_filter: EventFilter, work: Any, is_match: bool) -> None:
