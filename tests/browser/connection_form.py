@@ -1,4 +1,4 @@
-"""The form of an Airflow connection as a person has it, in the UI of Airflow 2 and in that of Airflow 3."""
+"""The form of an Airflow connection in the UIs of Airflow 2 and Airflow 3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from playwright.sync_api import Locator, Page, expect
 
-# How wide a text is that a field shows while it is empty.
+# Returns the placeholders that are wider than their fields.
 _PLACEHOLDERS_CUT_OFF = """(fields) => fields.filter((field) => {
     const style = getComputedStyle(field);
     const pen = document.createElement("canvas").getContext("2d");
@@ -18,9 +18,9 @@ _PLACEHOLDERS_CUT_OFF = """(fields) => fields.filter((field) => {
 
 
 class ConnectionForm(ABC):
-    """The form, and the list that it is opened from.
+    """The form, and the list of connections that opens it.
 
-    :param page: a tab of the browser, at this Airflow.
+    :param page: a tab with the UI of Airflow.
     """
 
     def __init__(self, page: Page) -> None:
@@ -28,37 +28,37 @@ class ConnectionForm(ABC):
 
     @abstractmethod
     def new(self, conn_id: str, conn_type: str) -> None:
-        """Open the form of a new connection, and pick its type in the list."""
+        """Open the form of a new connection and choose its type."""
 
     @abstractmethod
     def open(self, conn_id: str) -> None:
-        """Open the form of a connection that exists."""
+        """Open the form of an existing connection."""
 
     @abstractmethod
     def show_extra(self) -> None:
-        """Let the fields of the extra be seen."""
+        """Show the fields of the extra."""
 
     @abstractmethod
     def field(self, name: str) -> Locator:
-        """Find a field; those of the extra are named as there."""
+        """Return a field of the form or of the extra by its name."""
 
     @abstractmethod
     def labels(self) -> list[str]:
-        """What stands beside the fields that can be seen, in their order."""
+        """Return the labels of the visible fields, in order."""
 
     @abstractmethod
     def helps(self) -> list[str]:
-        """What stands below the fields that can be seen, in their order."""
+        """Return the help texts of the visible fields, in order."""
 
     @abstractmethod
     def save(self) -> None:
-        """Save it, and wait until Airflow says that it has."""
+        """Save the connection and wait for Airflow's confirmation."""
 
     @abstractmethod
     def test(self, conn_id: str) -> tuple[bool | None, str]:
-        """Have Airflow test what is in the form; give whether it is said to work, and the message on the screen.
+        """Test the connection in the form. Return whether Airflow reports success, and its message.
 
-        ``None`` is where nothing but the message says so: that of Airflow 2 is always a yellow one.
+        Airflow 2 shows every message in yellow, so the first value is ``None`` there.
         """
 
     def fill(self, **fields: str) -> None:
@@ -69,7 +69,7 @@ class ConnectionForm(ABC):
         return {name: self.field(name).get_attribute("placeholder") for name in names}
 
     def cut_off(self) -> list[str]:
-        """The placeholders of those fields that can be seen which are too narrow for them."""
+        """Return the placeholders that do not fit into their visible fields."""
         return list(self._form.locator("input:visible").evaluate_all(_PLACEHOLDERS_CUT_OFF))
 
     @property
@@ -78,7 +78,7 @@ class ConnectionForm(ABC):
 
 
 class Airflow2Form(ConnectionForm):
-    """A page of its own, with all fields below each other, and the button that tests it at its end."""
+    """A separate page with all fields, and a button Test at its end."""
 
     def new(self, conn_id: str, conn_type: str) -> None:
         self.page.goto("/connection/add")
@@ -92,7 +92,7 @@ class Airflow2Form(ConnectionForm):
         expect(self.field("conn_id")).to_have_value(conn_id)
 
     def show_extra(self) -> None:
-        """It is seen from the start."""
+        """Do nothing: the page shows these fields from the start."""
 
     def field(self, name: str) -> Locator:
         names = (f"[name={name}]", f"[name^=extra__][name$=__{name}]")
@@ -115,7 +115,7 @@ class Airflow2Form(ConnectionForm):
         said = self.page.locator(".alert-success:visible, .alert-error:visible")
         expect(said).to_have_count(1)
         said.scroll_into_view_if_needed()
-        # The line before it is the button that closes it, where it has one.
+        # The line before it may be the button that closes the message.
         return None, said.inner_text().strip().splitlines()[-1]
 
     @property
@@ -124,7 +124,10 @@ class Airflow2Form(ConnectionForm):
 
 
 class Airflow3Form(ConnectionForm):
-    """A dialog over the list, the extra folded away; what tests it is an icon in the list, and says so for seconds."""
+    """A dialog over the list, with the extra collapsed. An icon in the list tests the connection.
+
+    Airflow shows the result for a few seconds only.
+    """
 
     def new(self, conn_id: str, conn_type: str) -> None:
         self._list()
@@ -143,7 +146,7 @@ class Airflow3Form(ConnectionForm):
     def show_extra(self) -> None:
         self._form.get_by_role("button", name="Extra Fields", exact=True).click()
         expect(self._form.locator("[name^=element_]").first).to_be_visible()
-        # They fold away meanwhile, and are of no width at its end.
+        # The other fields collapse during the animation, and have no width at its end.
         expect(self.field("password")).to_be_hidden()
 
     def field(self, name: str) -> Locator:
@@ -161,11 +164,11 @@ class Airflow3Form(ConnectionForm):
 
     def test(self, conn_id: str) -> tuple[bool | None, str]:
         self.save()
-        # What tells of the save goes with the page.
+        # Loading the list again removes the message about the save.
         self._list()
         self._row(conn_id).get_by_role("button", name="Test Connection").click()
         said = self.page.locator("[data-scope=toast][data-part=root]").filter(has_text="Test Connection")
-        # Both at once, for they are shown for seconds only.
+        # Read both at once, because Airflow shows them for a few seconds only.
         title, message = said.inner_text().split("\n", 1)
         return title == "Test Connection Successful", message
 
@@ -182,5 +185,5 @@ class Airflow3Form(ConnectionForm):
 
 
 def _bare(label: str) -> str:
-    """The label without the star of what is required."""
+    """Return the label without the star of a required field."""
     return label.strip().removesuffix("*").strip()

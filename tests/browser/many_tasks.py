@@ -1,4 +1,4 @@
-"""Hundreds of waiting tasks and of orphans in Airflow's database, which no triggerer runs."""
+"""Hundreds of waiting tasks and orphans in Airflow's database. No triggerer runs them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FIRST_WAIT, FIRST_ORPHAN = 5000, 6000
 def many_tasks(
     database: str, task_id: str, *, waits: int, orphans: Sequence[str], planasonix_conn_id: str
 ) -> Iterator[None]:
-    """Add copies of a deferred task within the block. No triggerer may run meanwhile.
+    """Add copies of a deferred task within the block. No triggerer may run within it.
 
-    :param waits: how many tasks wait.
+    :param waits: the number of tasks that wait.
     :param orphans: the ids of jobs whose tasks have failed.
     """
     with psycopg2.connect(database) as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
@@ -79,7 +79,7 @@ def _add_record(cursor: RealDictCursor, task: dict[str, Any], job_id: str, plana
         return
     cursor.execute("SELECT id FROM dag_run WHERE dag_id = %s AND run_id = %s", [task["dag_id"], task["run_id"]])
     (run,) = cursor.fetchall()
-    # Text, unlike the values of XComs.
+    # The value is text, unlike the values of XComs.
     row = {"dag_run_id": run["id"], "key": RECORD_KEY, "updated_at": task["end_date"], **names}
     columns = ", ".join([*row, "value"])
     marks = ", ".join(["%s"] * (len(row) + 1))

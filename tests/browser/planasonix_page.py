@@ -1,4 +1,4 @@
-"""The page Browse > Planasonix in Airflow's UI, as a person has it, and the simulator that it shows."""
+"""The page Browse > Planasonix in Airflow's UI, and the simulator behind it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from planasonix_provider.simulator.model.plans import BackfillPlanChanges
 from planasonix_provider.simulator.model.request_bodies import BackfillRequestBody, SyncRequestBody
 
 VIEWS = ("Overview", "Jobs", "Backfills", "Waiting tasks", "Orphans", "Charts")
-#: The Airflow connection to the simulator whose jobs the tests decide.
+#: The Airflow connection to the simulator in which the tests start jobs.
 CONN_ID = "planasonix_eu"
 PATH = "/plugin/planasonix"
 CONNECTIONS = 8
 
 
 class Clock:
-    """The simulator's clock, which may stay behind, so that what starts now has run for a while."""
+    """The simulator's clock. If it is behind, jobs that start now appear to have run for a while."""
 
     def __init__(self) -> None:
         self.behind = timedelta()
@@ -32,7 +32,7 @@ class Clock:
 
 
 class PlanasonixPage:
-    """The page, in a tab that is logged in."""
+    """The page, in a tab with a logged-in user."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -42,7 +42,7 @@ class PlanasonixPage:
         expect(self.page.get_by_role("heading", name="Planasonix", exact=True)).to_be_visible()
 
     def show(self, view: str) -> None:
-        """Follow the link to a view, and wait for its data."""
+        """Open a view by its link and wait for its data."""
         self.page.get_by_role("navigation", name="Views").get_by_role("link", name=view, exact=True).click()
         self.expect_data(view)
 
@@ -53,13 +53,13 @@ class PlanasonixPage:
         return self.page.get_by_role("region", name=view, exact=True)
 
     def rows(self, table: str) -> Locator:
-        """The rows of a table without its header."""
+        """Return the rows of a table without its header."""
         return (
             self.page.get_by_role("table", name=table).get_by_role("row").filter(has=self.page.get_by_role("rowheader"))
         )
 
     def content(self) -> FloatRect:
-        """The part of the tab that the page fills."""
+        """Return the part of the tab that the page fills."""
         page = self.page.locator(".planasonix").bounding_box()
         last = self.page.locator(".planasonix > :last-child").bounding_box()
         assert page
@@ -83,12 +83,12 @@ class PlanasonixPage:
         self.page.remove_listener("request", record)
 
     def cancel(self, conn_id: str, job_id: str) -> None:
-        """Cancel a job as the button does."""
+        """Send the same request as the button that cancels a job."""
         path = f"/planasonix/ui/jobs/{conn_id}/{job_id}/cancel"
         assert self.page.request.post(path, headers={"X-Requested-With": "planasonix"}).ok
 
     def record_pauses(self) -> None:
-        """Record from now on how long the tab's script blocks its user."""
+        """Start recording how long the tab's script blocks the UI."""
         self.page.evaluate(
             "window.pauses = [];"
             "new PerformanceObserver((list) => window.pauses.push(...list.getEntries().map((entry) => entry.duration)))"
@@ -102,13 +102,13 @@ class PlanasonixPage:
         return longest
 
     def let_pass(self, seconds: int, step: int = 1) -> None:
-        """Let time pass for the page, with pauses in which responses arrive."""
+        """Advance the page's clock, with pauses in which responses arrive."""
         for _ in range(0, seconds, step):
             self.page.clock.run_for(step * 1000)
             self.page.wait_for_timeout(50)
 
     def hide(self, is_hidden: bool) -> None:
-        """Do what a browser does when its user looks at another tab, and comes back."""
+        """Hide or show the page, as a browser does when the user changes tabs."""
         state = "hidden" if is_hidden else "visible"
         self.page.evaluate(
             f"Object.defineProperty(document, 'visibilityState', {{ value: '{state}', configurable: true }});"
@@ -117,7 +117,7 @@ class PlanasonixPage:
 
 
 def start_jobs(planasonix: Simulator, count: int) -> list[str]:
-    """Start jobs; several of one connection, as syncs of several pipelines are."""
+    """Start jobs of different pipelines, several of them on each connection."""
     return [
         planasonix.workspace.start_sync(
             f"conn_demo_{index % CONNECTIONS + 1:02}",

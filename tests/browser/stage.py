@@ -1,4 +1,4 @@
-"""A simulator whose pages are alike in every run: its clock stands, and its ids are counted."""
+"""A simulator whose pages are the same in every run: its clock is fixed, and its ids come from a counter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stage:
         )
 
     def move(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now += timedelta(seconds=seconds)
 
     def sync(self, connection_id: str = "conn_demo_01", **body: object) -> str:
@@ -48,13 +48,13 @@ class Stage:
         return self.planasonix.workspace.start_backfill(connection_id, BackfillRequestBody.model_validate(body)).id
 
     def send_requests(self) -> None:
-        """Send a request with the key, and one with an unknown key."""
+        """Send one request with the valid key and one with an unknown key."""
         for path, key in (("/jobs/job_nope", self.planasonix.api_key), ("/jobs?limit=5", "unknown")):
             url, headers = f"{self.planasonix.url}/api/v1{path}", {"Authorization": f"Bearer {key}"}
             httpx.get(url, headers=headers, timeout=60)
 
     def fill(self) -> dict[str, str]:
-        """Let something of each kind happen, and give the paths of all pages by their names."""
+        """Create work in every state. Return the paths of all pages by their names."""
         planasonix = self.planasonix
         planasonix.reset()
         planasonix.workspace.configure(webhook_attempts=1)

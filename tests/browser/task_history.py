@@ -1,4 +1,4 @@
-"""Tasks in Airflow's database that ended without anybody: a day of them for the charts, and one that left its job."""
+"""Tasks written directly to Airflow's database: a day of ended tasks for the charts, waiting tasks, an orphan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psycopg2.extras import Json, RealDictCursor
 from dev.local_airflow import LocalAirflow
 
 TABLES = ("orders", "order_items", "customers", "payments", "shipments", "returns", "products", "stock_levels")
-#: Rows of other tasks.
+#: The added tasks have map indices from this one on.
 FIRST_MAP_INDEX = 1000
 
 
@@ -25,7 +25,7 @@ def database_of(airflow: LocalAirflow) -> str:
 
 
 def fail_without_its_triggerer(database: str, task_id: str) -> None:
-    """Do what Airflow's scheduler does with a deferred task whose triggerer is gone and whose time is over."""
+    """Fail a deferred task, as Airflow's scheduler does at the task's timeout if no triggerer runs."""
     with psycopg2.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute(
             "UPDATE task_instance SET state = 'failed', end_date = now(), trigger_id = NULL WHERE task_id = %s",
@@ -41,8 +41,8 @@ class _Copy(NamedTuple):
 
 
 def add_history(database: str, task_id: str, hours: int = 24) -> None:
-    """Add ended tasks, alike in each run: copies of a task that has succeeded."""
-    # Reproducible, and not for a secret.
+    """Add copies of a successful task as ended tasks. They are the same in each run."""
+    # Reproducible, and not used for security.
     numbers = random.Random(1)
     now = datetime.now(UTC)
     with psycopg2.connect(database) as database_connection:
@@ -64,7 +64,7 @@ def add_history(database: str, task_id: str, hours: int = 24) -> None:
 
 
 def add_waiting_tasks(database: str, task_id: str, work_ids: Sequence[str]) -> None:
-    """Add tasks that have started jobs or backfills, and wait for them: copies of a task that has started a job."""
+    """Add copies of a task as deferred tasks that wait for jobs or backfills."""
     with psycopg2.connect(database) as connection:
         for map_index, work_id in enumerate(work_ids):
             _add(connection, task_id, map_index, _Copy("deferred", work_id))
@@ -89,7 +89,7 @@ def _add(database: Connection, task_id: str, map_index: int, copy: _Copy) -> Non
 
 
 def insert(cursor: RealDictCursor, table: str, row: dict[str, Any]) -> None:
-    """Insert a row."""
+    """Insert a row, with dicts, lists and XCom values as JSON."""
     names = ", ".join(row)
     values = [
         Json(value) if isinstance(value, (dict, list)) or (name == "value") else value for name, value in row.items()

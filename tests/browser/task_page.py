@@ -1,4 +1,4 @@
-"""The page of a task in Airflow's UI, as a person has it."""
+"""The page of a task in Airflow's UI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from planasonix_provider.api.models import Job
 class TaskPage:
     """The page of the task that has started a job.
 
-    :param page: a tab of the browser, at an Airflow 2 or 3.
-    :param job: the job; it tells which task that is.
-    :param is_airflow_2: which of the two UIs it is.
+    :param page: a tab with the UI of Airflow 2 or 3.
+    :param job: the job; its metadata names the task.
+    :param is_airflow_2: whether the UI is that of Airflow 2.
     """
 
     def __init__(self, page: Page, job: Job, *, is_airflow_2: bool) -> None:
@@ -25,15 +25,14 @@ class TaskPage:
         self._task_id, self._map_index = task["task_id"], int(task["map_index"])
 
     def show_details(self) -> None:
-        """Open the part of the page that has the buttons which lead elsewhere."""
+        """Open the part of the page that has the extra links."""
         self.page.goto(self._grid() if self._is_airflow_2 else f"{self._path()}/details")
 
     def show_log(self) -> None:
-        """Open the log."""
         self.page.goto(f"{self._grid()}&tab=logs" if self._is_airflow_2 else self._path())
 
     def expect_state(self, state: str) -> None:
-        """Wait until the page shows the task in a state; it follows by itself what happens."""
+        """Wait until the page shows the task in a state. The page refreshes itself."""
         if self._is_airflow_2:
             shown = self.page.get_by_role("row", name="Status").filter(has_text=state)
         else:

@@ -11,7 +11,7 @@ PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
 def findings(page: Page, axe: str, part: str = ":root") -> list[str]:
-    """What axe has to say against a page, or a part of it; what it cannot decide counts."""
+    """Return axe's violations on a page or a part of it, and the rules that it could not decide."""
     page.evaluate(axe)
     found = page.evaluate("(part) => axe.run(part)", part)
     rules = [*found["violations"], *found["incomplete"]]
@@ -23,7 +23,7 @@ def findings(page: Page, axe: str, part: str = ":root") -> list[str]:
 def test_no_page_has_accessibility_violations(
     chromium: Browser, stage: Stage, axe: str, size: ViewportSize, colours
 ) -> None:
-    # The script that looks is no part of the page, and its rules would not let it run.
+    # The page's content security policy would block axe's script.
     context = chromium.new_context(
         base_url=stage.planasonix.url, viewport=size, color_scheme=colours, bypass_csp=True, device_scale_factor=1
     )
@@ -78,7 +78,7 @@ def test_every_action_works_by_keyboard(page: Page, stage: Stage) -> None:
 
 def test_the_screenshot_for_the_docs_is_small(chromium: Browser) -> None:
     picture = PICTURES / "simulator.png"
-    stage = Stage()  # of its own, so that times and ids are those of every run
+    stage = Stage()  # a new one, so that times and ids are the same in every run
     stage.fill()
     with stage.planasonix as planasonix:
         page = chromium.new_page(base_url=planasonix.url, viewport={"width": 1280, "height": 500})

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(autouse=True)
 def deletes_its_connections(airflow: LocalAirflow) -> Iterator[None]:
-    """Delete what a test saves, so that it does not appear on the page of other tests. The button Test saves, too."""
+    """Delete the connections that a test saves, so that other tests do not list them. The button Test saves, too."""
     with psycopg2.connect(database_of(airflow)) as database, database.cursor() as cursor:
         cursor.execute("SELECT conn_id FROM connection")
         kept = [conn_id for (conn_id,) in cursor.fetchall()]
@@ -34,7 +34,7 @@ def deletes_its_connections(airflow: LocalAirflow) -> Iterator[None]:
 
 
 def fields_of(form: ConnectionForm) -> tuple[list[str], list[str]]:
-    """The labels and the helps of the fields that are shown, once what is folded away was unfolded."""
+    """Return the labels and help texts of all fields, including those of the extra."""
     labels, helps = form.labels(), form.helps()
     cut_off = form.cut_off()
     form.show_extra()
@@ -82,7 +82,7 @@ def test_the_receiver_form_shows_only_relevant_fields(ui: UI) -> None:
         *("Partition by", "Partition time zone", "Partition key format"),
     ]
     assert helps[1:] == [field["description"] for field in RECEIVER_CONN_FIELDS.values()]
-    # Airflow 3.1 lets everybody read what is typed there.
+    # Airflow 3.1 shows this field as plain text.
     is_hidden = form.field("previous_signing_secret").get_attribute("type") == "password"
     assert is_hidden is not ui.version.startswith("3.1.")
 
@@ -107,13 +107,13 @@ def test_the_receiver_form_does_not_show_a_saved_secret(ui: UI) -> None:
 
 
 def address(ui: UI) -> dict[str, str]:
-    """Where the simulator is, in the fields of the form."""
+    """Return the simulator's address as fields of the form."""
     url = urlsplit(ui.planasonix.url)
     return {"host": f"{url.scheme}://{url.hostname}", "port": str(url.port)}
 
 
 def succeeded(ui: UI) -> tuple[bool | None, str]:
-    """What a test says that succeeds."""
+    """Return the result of a successful connection test."""
     return None if ui.is_airflow_2 else True, f"Connected to {ui.planasonix.url}. The API key may read jobs."
 
 
@@ -148,7 +148,7 @@ def test_the_test_button_reports_a_wrong_host(ui: UI) -> None:
 
 
 def test_the_form_without_a_port_behaves_as_documented(ui: UI) -> None:
-    """Airflow 3.3.1 and 3.3.2 do not even try a connection that has none."""
+    """Airflow 3.3.1 and 3.3.2 reject the test of a connection without a port."""
     ui.form.new("no_port", "Planasonix")
     ui.form.fill(host=ui.planasonix.url, password=API_KEY)
     said = ui.form.test("no_port")
@@ -168,7 +168,7 @@ def test_saved_fields_are_shown_except_the_key(ui: UI) -> None:
     form.open("kept")
     ui.picture("form-again")
     assert {name: form.field(name).input_value() for name in ("host", "port")} == address(ui)
-    # Airflow 2 shows nothing there at all, and keeps what it has where nothing is typed.
+    # Airflow 2 leaves the field empty, and keeps the stored key if it stays empty.
     assert form.field("password").input_value() == ("" if ui.is_airflow_2 else "***")
     assert form.field("password").get_attribute("type") == "password"
     assert API_KEY not in ui.page.content()

@@ -13,7 +13,7 @@ PAUSE = 2_100
 
 
 def look_again(page: Page) -> None:
-    """Let the time pass after which a page looks for what is new, and wait for the answer."""
+    """Advance the clock to the page's next poll, and wait for the response."""
     with page.expect_response(page.url):
         page.clock.run_for(PAUSE)
 
@@ -168,7 +168,7 @@ def test_everything_but_live_updates_works_without_javascript(chromium: Browser,
 
 @pytest.fixture
 def elsewhere(stage: Stage):
-    """The address of a page of another site that sends a form to the simulator."""
+    """The URL of a page of another site with a form that posts to the simulator."""
 
     class Elsewhere(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -182,7 +182,7 @@ def elsewhere(stage: Stage):
             )
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -217,10 +217,10 @@ def test_job_fields_cannot_inject_scripts(page: Page, stage: Stage) -> None:
 
 
 def requests_within(page: Page, milliseconds: int) -> list[str]:
-    """What a page asks for while its time passes."""
+    """Return the URLs that a page requests while its clock advances."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.clock.run_for(milliseconds)
-    # Whatever it has asked for before this is known after it.
+    # Playwright has reported all earlier requests when this one returns.
     page.evaluate("fetch('/assets/icon.svg').then((answer) => answer.text())")
     return [url for url in asked if not url.endswith("/assets/icon.svg")]

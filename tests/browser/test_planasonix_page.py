@@ -36,15 +36,15 @@ from tests.system.runs import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
-# High enough for the whole page: axe cannot judge what has to be scrolled to.
+# High enough for the whole page: axe cannot check parts outside the visible area.
 SIZES: tuple[ViewportSize, ...] = ({"width": 1440, "height": 5000}, {"width": 390, "height": 16000})
 TYPICAL: ViewportSize = {"width": 1440, "height": 900}
-#: On an idle machine, pauses are shorter than a person notices. Two busy cores need more.
+#: On an idle machine, users do not notice the pauses. Two busy cores need more time.
 MAX_PAUSE_MS = 500
-#: How long twenty tabs show the page.
+#: Seconds for which twenty tabs show the page.
 BROWSING_SECONDS = 60
-#: The lists behind the view Jobs: jobs of three states, backfills of two for the overview, and one that is refused, of
-#: the connection with a revoked key.
+#: The requests behind the view Jobs: jobs of three states, backfills of two states for the overview, and one rejected
+#: request with the revoked key.
 LISTS = 6
 
 
@@ -55,7 +55,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def simulator_of_page(clock: Clock) -> Iterator[Simulator]:
-    """Its jobs run for as long as anybody looks. It has a port of its own, so that it can go and come back."""
+    """A simulator whose jobs run longer than the tests. Its port is fixed, so that it can stop and start again."""
     with Simulator(
         api_key=API_KEY, port=free_port(), clock=clock, queued_seconds=0, job_seconds=100_000, rate_limit=100_000
     ) as planasonix:
@@ -64,7 +64,7 @@ def simulator_of_page(clock: Clock) -> Iterator[Simulator]:
 
 @pytest.fixture(scope="session")
 def has_connections(airflow: LocalAirflow, simulator_of_page: Simulator) -> None:
-    """The Airflow has connections that work, one with a revoked key, and a webhook receiver with its secret."""
+    """Airflow connections: a valid one, one with a revoked key, and a webhook receiver with its secret."""
     if not isinstance(airflow, LocalAirflow3):
         return
     connection = simulator_of_page.airflow_connection()
@@ -77,7 +77,7 @@ def has_connections(airflow: LocalAirflow, simulator_of_page: Simulator) -> None
 
 @pytest.fixture
 def planasonix(simulator_of_page: Simulator, clock: Clock) -> Simulator:
-    """The simulator that the Airflow connection leads to; nothing has happened yet."""
+    """The simulator behind the Airflow connection, without jobs."""
     clock.behind = timedelta()
     simulator_of_page.reset()
     # Several syncs of one connection may run.
@@ -87,7 +87,7 @@ def planasonix(simulator_of_page: Simulator, clock: Clock) -> Simulator:
 
 @pytest.fixture
 def plnx(ui: UI, planasonix: Simulator, has_connections: None) -> PlanasonixPage:
-    """The page, and its tab."""
+    """The page in a tab of typical size."""
     if ui.is_airflow_2:
         pytest.skip("Airflow 2 has no React apps.")
     ui.page.set_viewport_size(TYPICAL)
@@ -95,7 +95,7 @@ def plnx(ui: UI, planasonix: Simulator, has_connections: None) -> PlanasonixPage
 
 
 def metadata_of(ui: UI) -> dict[str, Any]:
-    """The metadata of a job that a running task of this Airflow has started."""
+    """Return the metadata of a job that a running task of this Airflow has started."""
     return dict(ui.job_of("load_history").metadata or {})
 
 
@@ -113,7 +113,7 @@ def test_each_view_is_accessible_and_fits(
         start_backfill(planasonix, 12, {"parallel": 4, "job_seconds": 100_000})
     found = {}
     plnx.open()
-    # The server keeps its answers for some seconds. The backfills have four jobs each.
+    # The server caches its responses for some seconds. Each backfill has four jobs.
     active = {0: "0", 3: "15", 300: "100+"}[count]
     expect(plnx.page.get_by_role("link", name=f"{active} active jobs of {CONN_ID}")).to_be_visible()
     for view in VIEWS:
@@ -161,7 +161,7 @@ def test_a_job_is_cancelled_by_keyboard_after_a_confirmation(plnx: PlanasonixPag
     plnx.page.keyboard.press("Enter")
     plnx.page.keyboard.press("Tab")
     expect(confirm).to_be_focused()
-    for _ in range(4):  # the focus may visit the browser, but nothing behind the dialog
+    for _ in range(4):  # the focus may move to the browser's own UI, but not behind the dialog
         plnx.page.keyboard.press("Tab")
         assert plnx.page.evaluate(
             "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
@@ -182,7 +182,7 @@ def test_a_backfill_is_cancelled(plnx: PlanasonixPage, planasonix: Simulator) ->
     wait_until(lambda: planasonix.workspace.backfill(backfill_id).is_over, "the backfill is over")
 
 
-def test_whoever_may_not_cancel_is_told(ui: UI, plnx: PlanasonixPage, planasonix: Simulator) -> None:
+def test_a_cancel_without_permission_shows_an_error(ui: UI, plnx: PlanasonixPage, planasonix: Simulator) -> None:
     (job_id,) = start_jobs(planasonix, 1)
     plnx.open("jobs", conn_id=CONN_ID)
     plnx.page.get_by_role("button", name=f"Cancel job {job_id}").click()
@@ -197,7 +197,7 @@ def test_whoever_may_not_cancel_is_told(ui: UI, plnx: PlanasonixPage, planasonix
     assert planasonix.job(job_id).status == "running"
 
 
-def test_a_viewer_is_told_what_is_missing(ui: UI, plnx: PlanasonixPage) -> None:
+def test_a_viewer_sees_which_permission_is_missing(ui: UI, plnx: PlanasonixPage) -> None:
     ui.log_in("viewer")
     plnx.open()
     for view in VIEWS:
@@ -208,7 +208,7 @@ def test_a_viewer_is_told_what_is_missing(ui: UI, plnx: PlanasonixPage) -> None:
     expect(plnx.page.locator(".planasonix")).to_have_count(0)
 
 
-def test_the_page_says_that_the_api_is_gone_and_shows_the_last_data(
+def test_during_an_api_outage_the_page_shows_the_error_and_the_last_data(
     plnx: PlanasonixPage, planasonix: Simulator
 ) -> None:
     (job_id,) = start_jobs(planasonix, 1)
@@ -227,7 +227,7 @@ def test_the_page_says_that_the_api_is_gone_and_shows_the_last_data(
     expect(row).to_contain_text("Reachable")
 
 
-def test_the_page_says_that_airflow_is_gone_and_how_old_its_data_is(
+def test_without_airflow_the_page_shows_the_error_and_the_age_of_its_data(
     plnx: PlanasonixPage, planasonix: Simulator
 ) -> None:
     (job_id,) = start_jobs(planasonix, 1)
@@ -243,7 +243,7 @@ def test_the_page_says_that_airflow_is_gone_and_how_old_its_data_is(
     expect(plnx.region("Jobs").get_by_role("alert")).to_have_count(0)
 
 
-def test_a_visible_tab_asks_every_ten_seconds_and_a_hidden_one_never(plnx: PlanasonixPage) -> None:
+def test_only_a_visible_tab_polls_every_ten_seconds(plnx: PlanasonixPage) -> None:
     plnx.page.clock.install()
     plnx.open("overview")
     plnx.expect_data("Overview")
@@ -258,7 +258,7 @@ def test_a_visible_tab_asks_every_ten_seconds_and_a_hidden_one_never(plnx: Plana
         assert sent == []
         with plnx.page.expect_request(re.compile("/ui/overview")):
             plnx.hide(False)
-        # Another page of Airflow asks nothing any more.
+        # Other pages of Airflow do not poll.
         plnx.page.get_by_role("link", name="Assets").click()
         expect(plnx.page).to_have_url(re.compile("/assets"))
         sent.clear()
@@ -266,7 +266,7 @@ def test_a_visible_tab_asks_every_ten_seconds_and_a_hidden_one_never(plnx: Plana
         assert sent == []
 
 
-def test_pages_and_filters(plnx: PlanasonixPage, planasonix: Simulator) -> None:
+def test_pagination_and_filters(plnx: PlanasonixPage, planasonix: Simulator) -> None:
     ids = start_jobs(planasonix, 120)
     plnx.open("jobs", conn_id=CONN_ID)
     jobs = plnx.rows("Jobs, newest first")
@@ -348,7 +348,7 @@ def test_an_orphan_is_listed_and_cancelled(ui: UI, plnx: PlanasonixPage) -> None
     expect(row).to_have_count(0)
 
 
-def test_charts_show_what_has_ended(ui: UI, plnx: PlanasonixPage) -> None:
+def test_charts_show_ended_jobs(ui: UI, plnx: PlanasonixPage) -> None:
     ui.task(ui.job_of("load_orders")).show_details()
     ui.task(ui.job_of("load_orders")).expect_state("success")
     plnx.open("charts")
@@ -376,7 +376,7 @@ def test_the_panel_on_the_home_page(plnx: PlanasonixPage, planasonix: Simulator,
     expect(plnx.rows("Jobs, newest first")).to_have_count(3)
 
 
-def test_a_thousand_active_jobs_make_no_pause(plnx: PlanasonixPage, planasonix: Simulator) -> None:
+def test_a_thousand_active_jobs_do_not_block_the_page(plnx: PlanasonixPage, planasonix: Simulator) -> None:
     start_jobs(planasonix, 1000)
     plnx.open("overview")
     plnx.record_pauses()
@@ -389,7 +389,7 @@ def test_a_thousand_active_jobs_make_no_pause(plnx: PlanasonixPage, planasonix: 
     assert plnx.longest_pause() < MAX_PAUSE_MS
 
 
-def test_hundreds_of_waits_orphans_and_backfills_make_no_pause(
+def test_hundreds_of_waits_orphans_and_backfills_do_not_block_the_page(
     ui: UI, plnx: PlanasonixPage, planasonix: Simulator
 ) -> None:
     *jobs, cancelled = start_jobs(planasonix, 301)
@@ -402,7 +402,7 @@ def test_hundreds_of_waits_orphans_and_backfills_make_no_pause(
             database_of(ui.airflow), "wait_for_months", waits=300, orphans=jobs, planasonix_conn_id=CONN_ID
         ):
             plnx.open("overview")
-            # The page lists orphans anew only after some minutes, or a cancel.
+            # The page refreshes its list of orphans only every few minutes, or after a cancel.
             plnx.cancel(CONN_ID, cancelled)
             plnx.record_pauses()
             pauses = {}
@@ -415,7 +415,7 @@ def test_hundreds_of_waits_orphans_and_backfills_make_no_pause(
                 if view == "Backfills":
                     plnx.page.get_by_label("Airflow connection").select_option(CONN_ID)
                 wait_until(lambda table=table, count=count: plnx.rows(table).count() >= count, view)
-                # The next data replaces the first.
+                # The second response replaces rows that already exist.
                 plnx.refresh()
                 plnx.page.wait_for_timeout(1000)
                 pauses[view] = plnx.longest_pause()
@@ -425,7 +425,7 @@ def test_hundreds_of_waits_orphans_and_backfills_make_no_pause(
         ui.airflow.restart("triggerer")
 
 
-def test_twenty_tabs_share_the_responses_of_planasonix(plnx: PlanasonixPage, planasonix: Simulator) -> None:
+def test_twenty_tabs_share_cached_responses(plnx: PlanasonixPage, planasonix: Simulator) -> None:
     start_jobs(planasonix, 100)
     answered: list[str] = []
     plnx.page.context.on("response", lambda response: answered.append(response.url))
@@ -435,14 +435,14 @@ def test_twenty_tabs_share_the_responses_of_planasonix(plnx: PlanasonixPage, pla
         expect(PlanasonixPage(tab).rows("Jobs, newest first")).to_have_count(50)
     before, began = len(planasonix.requests), time.monotonic()
     answered.clear()
-    # Playwright handles the events of all tabs meanwhile.
+    # Playwright handles the events of all tabs during this wait.
     plnx.page.wait_for_timeout(BROWSING_SECONDS * 1000)
     sent, seconds = len(planasonix.requests) - before, time.monotonic() - began
     asked = sum("/planasonix/ui/jobs" in url for url in answered)
     print(f"{asked} requests of {len(tabs)} tabs in {seconds:.0f} s, {sent} to Planasonix")
     # Each tab sends the next request ten seconds after a response.
     assert asked > len(tabs) * (seconds / 20)
-    # The server keeps each list for this long, no matter how many tabs need it.
+    # The server caches each list, so the number of tabs does not matter.
     assert sent <= LISTS * (seconds / RESPONSE_SECONDS + 2)
 
 

@@ -21,17 +21,17 @@ def assert_button_opens_job_page(ui: UI, state: str, task_id: str, map_index: in
     expect(opened.value.get_by_role("heading", name=job.id)).to_be_visible()
 
 
-def test_the_button_of_a_successful_task(ui: UI) -> None:
+def test_the_button_of_a_successful_task_opens_its_job(ui: UI) -> None:
     assert_button_opens_job_page(ui, "success", "load_orders")
 
 
-def test_the_button_of_a_running_task(ui: UI) -> None:
+def test_the_button_of_a_running_task_opens_its_job(ui: UI) -> None:
     assert_button_opens_job_page(ui, "running", "load_history")
     ui.picture_of_the_docs("button", {"x": 330, "y": 64, "width": 940, "height": 420})
 
 
 @pytest.mark.parametrize("map_index", [0, 1])
-def test_the_button_of_each_mapped_task(ui: UI, map_index: int) -> None:
+def test_the_button_of_each_mapped_task_opens_its_own_job(ui: UI, map_index: int) -> None:
     assert_button_opens_job_page(ui, "success", "load_shops", map_index)
 
 

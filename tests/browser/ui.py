@@ -1,4 +1,4 @@
-"""A tab of the browser at the UI of an Airflow that runs beside a simulator."""
+"""A browser tab with the UI of an Airflow whose connections use a simulator."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.system.runs import wait_until
 
 
 class UI:
-    """The tab, and what is in it.
+    """The tab and its parts.
 
     :param version: the version of Airflow.
     :param airflow: the Airflow.
-    :param planasonix: the simulator that its ``planasonix_default`` leads to.
+    :param planasonix: the simulator behind its ``planasonix_default``.
     :param page: the tab.
     :param pictures: the folder for pictures.
     """
@@ -39,7 +39,7 @@ class UI:
             self.log_in("admin")
 
     def log_in(self, user: str) -> None:
-        """Go on as this user of Airflow 3."""
+        """Log in as a user of Airflow 3."""
         assert isinstance(self.airflow, LocalAirflow3)
         self.page.context.add_cookies([{"name": "_token", "value": self.airflow.log_in(user), "url": self.airflow.url}])
 
@@ -48,11 +48,11 @@ class UI:
         return (Airflow2Form if self.is_airflow_2 else Airflow3Form)(self.page)
 
     def task(self, job: Job) -> TaskPage:
-        """The page of the task that has started a job."""
+        """Return the page of the task that started a job."""
         return TaskPage(self.page, job, is_airflow_2=self.is_airflow_2)
 
     def job_of(self, task_id: str, map_index: int = -1) -> Job:
-        """The job that a task has started; waits until there is one."""
+        """Wait until a task has started a job, and return the job."""
         wanted = {"task_id": task_id, "map_index": map_index}
         (job,) = wait_until(
             lambda: [job for job in self.planasonix.jobs() if wanted.items() <= (job.metadata or {}).items()],
@@ -62,19 +62,19 @@ class UI:
         return job
 
     def stored(self, conn_id: str) -> dict[str, Any]:
-        """What Airflow has in its database of a connection."""
+        """Return a connection as Airflow has stored it."""
         command = [self.airflow.python, "-m", "airflow", "connections", "get", conn_id, "--output", "json"]
         done = subprocess.run(command, env=self.airflow.env, capture_output=True, text=True, check=True)
         (connection,) = json.loads(done.stdout[done.stdout.index("[{") :])
         return dict(connection)
 
     def picture(self, name: str, area: FloatRect | None = None) -> None:
-        """Keep what the tab shows, or a part of it."""
+        """Save a screenshot of the tab, or of a part of it."""
         path = self._pictures / f"airflow-{self.version}-{name}.png"
         self.page.screenshot(path=path, clip=area, animations="disabled")
 
     def picture_of_the_docs(self, name: str, area: FloatRect) -> None:
-        """Keep a part of it for the docs, which show the newest Airflow."""
+        """Save a screenshot for the docs, which show the newest Airflow."""
         if self.version == NEWEST:
             path = self._pictures / f"{name}.png"
             self.page.screenshot(path=path, clip=area, animations="disabled")

@@ -1,4 +1,4 @@
-"""The DAG whose tasks the browser looks at: each runs once, by itself. What their jobs do, the simulator is told."""
+"""The DAGs of the browser tests. ``nightly`` runs once, as soon as Airflow has parsed it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ with DAG(dag_id="orders_report", schedule=[Asset("orders_ready")], start_date=da
 
     @task
     def report() -> None:
-        """Do nothing: the webhook receiver needs a DAG that knows its asset."""
+        """Do nothing: the webhook receiver needs a DAG that uses its asset."""
 
     report()
