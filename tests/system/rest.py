@@ -1,4 +1,4 @@
-"""Clients of those routes of Airflow's REST API that differ between its versions."""
+"""Clients for the routes of Airflow's REST API that differ between versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_airflow(airflow: LocalAirflow, *arguments: str) -> None:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of a task's log; the details are exceptions, and the reason of a skip."""
+    """A line of a task's log. ``details`` has exceptions and the reason for a skip."""
 
     event: str
     timestamp: datetime | None = None
@@ -47,7 +47,7 @@ class Rest(ABC):
 
     @abstractmethod
     def set_state(self, task_instance: str, state: str) -> None:
-        """Mark a task as a person does."""
+        """Set a task's state, as the UI does."""
 
     @abstractmethod
     def clear(self, dag_id: str, run_id: str, *, only_failed: bool) -> None:
@@ -59,7 +59,7 @@ class Rest(ABC):
 
     @abstractmethod
     def links(self, task: str, map_index: int) -> dict[str, str | None]:
-        """Return the URL of each button."""
+        """Return the URL of each extra link."""
 
     @abstractmethod
     def log_lines(self, task: str, try_number: int, map_index: int) -> list[LogLine]:
@@ -75,7 +75,7 @@ class Rest(ABC):
 
     @abstractmethod
     def alive_triggerers(self) -> list[int]:
-        """Return the ids of the triggerers that give signs of life."""
+        """Return the ids of the triggerers with a recent heartbeat."""
 
 
 class RestV2(Rest):
@@ -137,7 +137,7 @@ class RestV1(Rest):
         self._api("PATCH", task_instance, {"new_state": state, "dry_run": False})
 
     def clear(self, dag_id: str, run_id: str, *, only_failed: bool) -> None:
-        """Clear by a command: the route does not store the new state of a task that runs."""
+        """Clear with a command: the route does not store the new state of a running task."""
         date = self._api("GET", f"dags/{dag_id}/dagRuns/{run_id}")["logical_date"]
         period = ["--start-date", date, "--end-date", date, *(["--only-failed"] if only_failed else [])]
         run_airflow(self._airflow, "tasks", "clear", dag_id, "--yes", *period)
@@ -172,7 +172,7 @@ class RestV1(Rest):
         return [event | {"uri": event["dataset_uri"]} for event in events]
 
     def alive_triggerers(self) -> list[int]:
-        """Return them from the database, because no route has them."""
+        """Read the database, because no route returns triggerers."""
         seconds = float(self._airflow.env.get("AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD", 30))
         database = self._airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
         with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:

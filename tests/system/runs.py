@@ -1,4 +1,4 @@
-"""Runs of the DAGs in ``dags/``, as the REST API shows them."""
+"""Helpers to start the DAGs in ``dags/`` and to read their runs through the REST API."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tests.system.rest import LogLine, rest_of, run_airflow
 
 T = TypeVar("T")
 
-#: The Airflow that runs, as ``(3, 3)``.
+#: The installed version of Airflow, such as ``(3, 3)``.
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 #: https://github.com/apache/airflow/issues/55045
 CLEARS_RUNNING_TASKS = AIRFLOW != (3, 0)
 clears_running_tasks = pytest.mark.skipif(
-    not CLEARS_RUNNING_TASKS, reason="Airflow 3.0 does not start a task again that is cleared while it runs"
+    not CLEARS_RUNNING_TASKS, reason="Airflow 3.0 does not rerun a task that is cleared while it runs"
 )
 needs_watchers = pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no asset watchers")
-needs_partitions = pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow 3.3 has the first asset partitions")
+needs_partitions = pytest.mark.skipif(AIRFLOW < (3, 3), reason="asset partitions need Airflow 3.3")
 
 #: The heartbeat timeouts of tasks and triggerers in some tests, and in all on Airflow 3.0. By default, they are 300 and
 #: 30 seconds.
@@ -50,34 +50,35 @@ SHORT_TIMEOUTS = (
     }
 ) | {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEARTBEAT_TIMEOUT_SECONDS)}
 
-#: Airflow needs a few seconds for most steps on an idle machine.
+#: On an idle machine, most steps of Airflow take a few seconds.
 TIMEOUT_SECONDS = 180.0
 
-#: A scheduler creates what is due in each of its loops, about once a second.
+#: The scheduler creates due runs about once a second.
 SETTLE_SECONDS = 5
 
 WAYS = ("on_a_worker", "deferred")
 #: The state of a task that waits for its job.
 WAITING_STATE = {"on_a_worker": "running", "deferred": "deferred"}
 
-#: How a sensor waits.
+#: The modes of a sensor.
 SENSOR_MODES = ("poke", "reschedule", "deferred")
-#: How often a task polls its work just before it defers.
+#: The number of times that a task polls its work before it defers.
 POLLS_BY_TASK = 1
 
-#: A pool that another task can fill.
+#: A pool with one slot, which a test fills with another task.
 ONE_SLOT = "one_slot"
-#: How long a DAG run may take, and how long its tasks may, by where they wait.
+#: The timeouts of a DAG run, and of tasks that wait on a worker or deferred.
 RUN_TIMEOUT = timedelta(seconds=45)
 TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(seconds=45)}
 
-# Not all versions of Airflow keep the name of the logger. In Airflow 2, the processes that run tasks are jobs, too.
+# These patterns find the provider's lines by their texts, because not all versions of Airflow store the logger's name.
+# In Airflow 2, the processes that run tasks are called jobs, too.
 _OURS = re.compile(r"(.*\b([Jj]ob|[Bb]ackfill)\b|.*Planasonix|Loaded |No sync )", re.DOTALL)
 _AIRFLOWS = re.compile(r"Executing <|Failed to execute job \d|Job \d+: Subtask |Running: |Trigger \S+ ")
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = TIMEOUT_SECONDS, every: float = 0.1) -> T:
-    """Return the first true value of the condition."""
+    """Wait until the condition is true, and return its value."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
@@ -86,12 +87,12 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = TIMEOUT_S
 
 
 def count_polls(simulator: Simulator, work_id: str) -> int:
-    """Return how often a job or a backfill was polled."""
+    """Count the polls of a job or a backfill."""
     return sum(request.method == "GET" and request.path.endswith(f"/{work_id}") for request in simulator.requests)
 
 
 def dag_runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
-    """The runs of a DAG, in the order in which they were created."""
+    """Return the runs of a DAG, oldest first."""
     return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=200&order_by=id")["dag_runs"])
 
 
@@ -101,7 +102,7 @@ def runs_by_key(airflow: LocalAirflow, dag_id: str) -> Counter[tuple[str | None,
 
 
 def expect_runs(airflow: LocalAirflow, dag_id: str, keys: list[str], timeout: float = TIMEOUT_SECONDS) -> None:
-    """Wait until each key has as many successful runs as it is named, and check that there is no other run."""
+    """Wait until each key in ``keys`` has a successful run for each time it is listed, and no other run exists."""
     expected = Counter((key, "success") for key in keys)
     wait_until(lambda: runs_by_key(airflow, dag_id) >= expected, f"{dag_id} runs for {keys}", timeout)
     time.sleep(SETTLE_SECONDS)
@@ -109,7 +110,7 @@ def expect_runs(airflow: LocalAirflow, dag_id: str, keys: list[str], timeout: fl
 
 
 def create_backfill(airflow: LocalAirflow, dag_id: str, first: str, last: str, *options: str) -> None:
-    """Let Airflow create the runs of a period."""
+    """Run ``airflow backfill create`` for a period."""
     period = ["--dag-id", dag_id, "--from-date", first, "--to-date", last]
     run_airflow(airflow, "backfill", "create", *period, *options)
 
@@ -135,12 +136,12 @@ class TaskRun:
         return [replace(self, map_index=index) for index in range(count)]
 
     def count(self, state: str) -> int:
-        """Count the tasks of the DAG run that are in a state."""
+        """Count the DAG run's tasks in a state."""
         instances = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances"
         return int(self.airflow.api("GET", f"{instances}?limit=1&state={state}")["total_entries"])
 
     def indices(self, state: str) -> list[int]:
-        """The map indices of those tasks of the DAG run that are in a state."""
+        """Return the map indices of the DAG run's tasks in a state."""
         instances = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances?limit=100&state={state}"
         return [instance["map_index"] for instance in self.airflow.api("GET", instances)["task_instances"]]
 
@@ -157,16 +158,16 @@ class TaskRun:
 
     @property
     def began_at(self) -> datetime:
-        """The time of the first line of its log: Airflow's own start date changes when a sensor is rescheduled."""
+        """The time of the first log line: Airflow's start date changes when a sensor is rescheduled."""
         return min(line.timestamp for line in self._log_lines() if line.timestamp)
 
     @property
     def seconds(self) -> float:
-        """The duration since the first line of its log."""
+        """The duration since the first log line."""
         return (datetime.fromisoformat(self.details()["end_date"]) - self.began_at).total_seconds()
 
     def wait_for(self, state: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        """Wait until the task is in a state, or has ended in another."""
+        """Wait until the task is in a state. Fail if it ends in another one."""
         wait_until(lambda: self.state == state or self.is_over, f"{self} is {state}", timeout)
         assert self.state == state, self.log()
 
@@ -177,7 +178,7 @@ class TaskRun:
             victim.kill()
 
     def mark(self, state: str) -> None:
-        """Set the task's state, as a person does."""
+        """Set the task's state, as the UI does."""
         rest_of(self.airflow).set_state(self._instance, state)
 
     def mark_failed(self) -> None:
@@ -204,28 +205,28 @@ class TaskRun:
 
     @property
     def has_started_trigger(self) -> bool:
-        """Whether a triggerer runs the task's trigger: before that, Airflow cannot notify it of a kill."""
+        """Whether a triggerer has started the task's trigger. Before that, Airflow cannot notify it of a kill."""
         return self.trigger_starts > 0
 
     @property
     def trigger_starts(self) -> int:
-        """How often a triggerer has started a trigger of the task."""
+        """The number of times that a triggerer has started a trigger of the task."""
         if AIRFLOW < (3, 0):
-            # These triggerers log it only in their own logs.
+            # In Airflow 2, only the triggerer's own log shows it.
             name = re.escape(f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}")
             logs = (path.read_text() for path in self.airflow.log("triggerer").parent.glob("*triggerer.log"))
             return sum(len(re.findall(rf"trigger {name}/\d+ \(ID \d+\) starting", log)) for log in logs)
         return sum(bool(re.fullmatch(r"trigger .* starting", line.event)) for line in self._log_lines())
 
     def triggerer(self) -> int | None:
-        """The id of the triggerer that the task's trigger is assigned to."""
+        """Return the id of the triggerer that has the task's trigger."""
         return (self.details()["triggerer_job"] or {}).get("id")
 
     def xcom(self, key: str = "return_value") -> Any:
         return rest_of(self.airflow).xcom(self._path, key, self.map_index)
 
     def record(self) -> dict[str, Any] | None:
-        """The stored record of the task's start."""
+        """Return the stored record of the task's start."""
         if AIRFLOW >= (3, 3):
             answer = self.airflow.api("GET", f"{self._path}/state-store?map_index={self.map_index}")
             records = [entry["value"] for entry in answer["task_state_store"] if entry["key"] == RECORD_KEY]
@@ -238,24 +239,24 @@ class TaskRun:
         return records[0] if records else None
 
     def events(self) -> list[dict[str, Any]]:
-        """The asset events of the DAG run's tasks."""
+        """Return the asset events of the DAG run's tasks."""
         return rest_of(self.airflow).events(self.dag_id, self.run_id)
 
     def event_keys(self) -> list[str | None]:
-        """The partition keys of all asset events of the DAG run's tasks; ``None`` for each event without one."""
+        """Return the partition keys of the DAG run's asset events, with ``None`` for an event without a key."""
         return sorted((event.get("partition_key") for event in self.events()), key=str)
 
     def link(self) -> str | None:
         return rest_of(self.airflow).links(self._path, self.map_index)["Open in Planasonix"]
 
     def log(self) -> str:
-        """The log of the first try, with messages of exceptions and the reason of a skip."""
+        """Return the log of the first try, with messages of exceptions and the reason for a skip."""
         lines = self._log_lines()
         details = [detail for line in lines for detail in line.details]
         return "\n".join([*(line.event for line in lines), *details])
 
     def provider_log_lines(self, try_number: int = 1) -> list[str]:
-        """The lines of a try's log that the provider wrote."""
+        """Return the provider's lines in the log of a try."""
         return [line.event for line in self._log_lines(try_number) if self._is_ours(line.event)]
 
     @staticmethod
@@ -266,16 +267,16 @@ class TaskRun:
         return rest_of(self.airflow).log_lines(self._path, try_number, self.map_index)
 
     def jobs(self, simulator: Simulator) -> list[Job]:
-        """The jobs that the task has started, as they are now."""
+        """Return the current state of the jobs that the task has started."""
         return [job for job in simulator.jobs() if self._has_started(job)]
 
     def job(self, simulator: Simulator) -> Job:
-        """The one job that the task has started, as it is now; waits until there is one."""
+        """Wait until the task has started a job, and return the job. Fail if there are several."""
         (job,) = wait_until(partial(self.jobs, simulator), f"{self} starts a job")
         return job
 
     def backfill(self, simulator: Simulator) -> Backfill:
-        """The one backfill that the task has started, as it is now; waits until there is one."""
+        """Wait until the task has started a backfill, and return the backfill. Fail if there are several."""
         (backfill,) = wait_until(
             lambda: [backfill for backfill in simulator.backfills() if self._has_started(backfill)],
             f"{self} starts a backfill",

@@ -1,4 +1,4 @@
-"""Airflow's own ``airflow backfill create`` over DAGs with a ``PlanasonixBackfillOperator``."""
+"""``airflow backfill create`` for DAGs with a ``PlanasonixBackfillOperator``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, create_backfill, dag_runs, needs_partitions, wait_until
 
-pytestmark = pytest.mark.skipif(AIRFLOW < (3, 0), reason="in Airflow 2, a command runs backfills, and no scheduler")
+pytestmark = pytest.mark.skipif(AIRFLOW < (3, 0), reason="the scheduler of Airflow 2 runs no backfills")
 
 DAYS = [datetime(2024, 3, day, tzinfo=UTC) for day in range(1, 6)]
 PERIOD = ("2024-03-02", "2024-03-06")
 
 
 def backfills_of(simulator: Simulator, connection_id: str) -> list[Backfill]:
-    """The backfills of a connection, in the order in which they were started."""
+    """Return the backfills of a connection, oldest first."""
     found = (it for it in simulator.backfills() if it.connection_id == connection_id)
     return sorted(found, key=lambda backfill: backfill.created_at or datetime.max.replace(tzinfo=UTC))
 
 
 def wait_for_backfill(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
-    """Wait until Airflow's newest backfill of a DAG is complete; return the DAG's runs."""
+    """Wait until Airflow's newest backfill of a DAG is complete, and return the DAG's runs."""
 
     def newest() -> dict[str, Any]:
         return max(airflow.api("GET", f"backfills?dag_id={dag_id}")["backfills"], key=lambda it: it["id"])
@@ -37,13 +37,13 @@ def wait_for_backfill(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]
 
 
 def at_once(backfills: list[Backfill], simulator: Simulator) -> int:
-    """The largest number of backfills that ran at the same time."""
+    """Return the largest number of backfills that ran at the same time."""
     jobs = {it.id: [simulator.job(job_id) for job_id in it.job_ids or ()] for it in backfills}
     ends = {it.id: max(job.finished_at for job in jobs[it.id] if job.finished_at) for it in backfills}
     return max(sum(it.created_at <= one.created_at < ends[it.id] for it in backfills) for one in backfills)
 
 
-def test_every_day_gets_a_backfill_and_reprocessing_a_new_one(
+def test_each_day_gets_a_backfill_and_reprocessing_starts_a_new_one(
     airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     dag_id, connection_id = "backfilled_days", "conn_backfilled_days"
@@ -56,7 +56,7 @@ def test_every_day_gets_a_backfill_and_reprocessing_a_new_one(
     windows = [(it.start_at, it.end_at) for it in first]
     assert sorted(windows) == [(day, day + timedelta(days=1)) for day in DAYS]
     assert at_once(first, simulator) == 2
-    # The two that start together may come in any order.
+    # Airflow starts two at the same time, in any order.
     starts = [it.start_at.day for it in first]
     assert set(starts[:2]) == {5, 4}
     assert starts[-1] == 1
@@ -95,7 +95,7 @@ def test_a_reprocessed_partition_is_loaded_again_under_its_key(
 ) -> None:
     dag_id, connection_id = "backfilled_partitions", "conn_backfilled_partitions"
     simulator.workspace.add_connection(connection_id)
-    # The second day of Berlin has 23 hours.
+    # In Berlin, the second day has 23 hours.
     keys = [f"2024-{day}T00:00:00" for day in ("03-30", "03-31", "04-01")]
     expected = {
         keys[0]: ("2024-03-29T23:00:00Z", "2024-03-30T23:00:00Z"),
@@ -118,7 +118,7 @@ def test_a_reprocessed_partition_is_loaded_again_under_its_key(
         assert task.event_keys() == [run["partition_key"]]
         assert (task.xcom()["start_at"], task.xcom()["end_at"]) == expected[run["partition_key"]]
 
-    # A clear, instead of Airflow's reprocessing, keeps the run and its key.
+    # Unlike Airflow's reprocessing, a clear keeps the run and its key.
     cleared = TaskRun(airflow, dag_id, runs[-1]["dag_run_id"], task_id="replay")
     cleared.clear()
     wait_until(lambda: cleared.details()["try_number"] == 2 and cleared.state == "success", "the cleared run ends")

@@ -1,4 +1,4 @@
-"""A backfill that needs an approval, which a person gives or refuses through Airflow's REST API."""
+"""A backfill that needs an approval. The tests approve or reject it through Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, wait_until
 
-pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow has approvals from 3.1 on")
+pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="approvals need Airflow 3.1")
 
 CONNECTION = "conn_demo_49"
-#: How fast a person responds.
+#: The seconds that a person needs to respond.
 REACTION_SECONDS = 10.0
-#: The state of a task that waits for a person. Before 3.3, a trigger polls for the response.
+#: The state of a task that waits for a response. Before Airflow 3.3, a trigger polls for the response.
 WAITING_FOR_PERSON = "awaiting_input" if AIRFLOW >= (3, 3) else "deferred"
 
 
 def start(airflow: LocalAirflow) -> TaskRun:
-    """Start the DAG, and wait until it asks."""
+    """Start the DAG, and wait until it asks for an approval."""
     run = TaskRun.start(airflow, "planasonix_approved_backfill", start="2024-02-01", end="2024-04-01").task("approve")
     run.wait_for(WAITING_FOR_PERSON)
     return run

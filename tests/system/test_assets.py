@@ -12,15 +12,16 @@ from tests.system.edits import edit
 from tests.system.rest import rest_of
 from tests.system.runs import WAITING_STATE, TaskRun, wait_until
 
-#: Which connections the DAGs in ``dags/system_assets.py`` sync, by where they wait.
+#: The connections of the DAGs in ``dags/system_assets.py`` that wait on a worker or deferred.
 CONNECTIONS = {"on_a_worker": ("conn_demo_06", "conn_demo_07"), "deferred": ("conn_demo_08", "conn_demo_09")}
 ODD = "a/b c.d %ü"
-#: How many tables; Airflow writes their events before the task counts as succeeded, and before 3.3 ever more slowly.
+#: The number of tables of one sync. Airflow stores their events before the task succeeds. Before Airflow 3.3, the time
+#: per event grows with the number of events.
 MANY = int(os.environ.get("PLANASONIX_MANY_TABLES", "300"))
 
 
 def events_of(run: TaskRun) -> dict[str, dict[str, Any]]:
-    """The events that the tasks of a DAG run have sent, by their tables; no table has two."""
+    """Return the asset events of a DAG run by table. Fail if a table has two."""
     events = run.events()
     by_table = {PlanasonixTable.from_uri(event["uri"]).table: event for event in events}
     assert len(by_table) == len(events)
@@ -28,7 +29,7 @@ def events_of(run: TaskRun) -> dict[str, dict[str, Any]]:
 
 
 def started_by(airflow: LocalAirflow, dag_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """What the runs of a DAG say that has started them, once all of them are over."""
+    """Wait until all runs of a DAG are over, and return the events that started them, as tables and extras."""
 
     def runs() -> list[dict[str, Any]]:
         return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
@@ -76,7 +77,7 @@ def test_events_name_the_loaded_connection_after_an_edit_of_the_dag(
     old, new = connections
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
-    # The first try of a task on a worker dies, and the second one sees the edit.
+    # The job outlasts the first try of the task on a worker; the second try sees the edit.
     simulator.plan(old, running_seconds=15, tables={"public.orders": 3})
     edit(airflow, dag_id, connection_id=old, connections=connections, retries=1)
 
@@ -112,7 +113,7 @@ def test_an_alias_gets_events_of_all_loaded_tables(airflow: LocalAirflow, simula
     told: list[tuple[str, dict[str, Any]]] = []
 
     def has_all() -> bool:
-        # Two events may be one DAG run, or two.
+        # Two events start one DAG run or two.
         told[:] = started_by(airflow, f"on_alias_{way}")
         return len(told) >= 2
 

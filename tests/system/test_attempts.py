@@ -1,4 +1,4 @@
-"""What belongs to the tries of one task: never more than one piece of work at a time, and none that nobody owns."""
+"""All tries of one task run at most one job or backfill at a time, and leave none behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.system.runs import AIRFLOW, CLEARS_RUNNING_TASKS, TaskRun, clears_run
 
 
 def jobs_of(simulator: Simulator, connection_id: str) -> list[Job]:
-    """All jobs of a connection, whoever has started them, the oldest first."""
+    """Return all jobs of a connection, oldest first."""
     return [job for job in reversed(simulator.jobs()) if job.connection_id == connection_id]
 
 
@@ -29,7 +29,7 @@ def backfills_of(simulator: Simulator, connection_id: str) -> list[Backfill]:
 
 
 def count_starts(simulator: Simulator, connection_id: str) -> int:
-    """Count the requests that were to start something on a connection, whatever has become of them."""
+    """Count the requests to start work on a connection, including failed ones."""
     return sum(request.method == "POST" and f"/{connection_id}/" in request.path for request in simulator.requests)
 
 
@@ -40,12 +40,12 @@ def tell(run: TaskRun, note: Notes) -> None:
 
 
 def has_no_variable(run: TaskRun) -> bool:
-    """From 3.3 on, the record is in the task's own store, and stays."""
+    """Return whether no variable holds the record. Since Airflow 3.3, the task state store keeps it instead."""
     return AIRFLOW >= (3, 3) or run.record() is None
 
 
 def start_retried_sync(airflow: LocalAirflow, simulator: Simulator, connection_id: str) -> TaskRun:
-    """Start a task on a worker, and wait until its job runs and its record names the job."""
+    """Start a task on a worker, and wait until its job runs and its record has the job's id."""
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
     wait_until(lambda: run.job(simulator).status == "running", "the job runs")
     wait_until(lambda: (run.record() or {}).get("id"), "the record has the job's id")
@@ -70,11 +70,11 @@ def test_a_retry_reconnects_after_a_kill_during_the_wait(
     assert has_no_variable(run)
 
 
-@pytest.mark.skipif(AIRFLOW != (3, 0), reason="every other Airflow retries the task")
+@pytest.mark.skipif(AIRFLOW != (3, 0), reason="only Airflow 3.0 fails the task without a retry")
 def test_a_clear_cancels_the_job_of_a_task_whose_process_was_killed(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
-    """Airflow 3.0 fails a task without a retry if only its process dies, and not the supervisor."""
+    """Airflow 3.0 fails a task without a retry if its process dies but its supervisor lives."""
     simulator.plan(connection_id, running_seconds=300)
     run = start_retried_sync(airflow, simulator, connection_id)
     os.kill(run.details()["pid"], signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_retry_reconnects_to_a_backfill_after_a_kill(
     assert has_no_variable(run)
 
 
-@pytest.mark.parametrize("when", ["after", "before"], ids=["the answer is late", "the job is late"])
+@pytest.mark.parametrize("when", ["after", "before"], ids=["the response is late", "the job is late"])
 def test_a_retry_finds_the_job_after_a_kill_during_the_start(
     when: Literal["after", "before"],
     airflow: LocalAirflow,
@@ -158,7 +158,7 @@ def test_a_retry_finds_the_job_after_a_kill_during_the_start(
 
 @pytest.fixture
 def no_idempotency(simulator: Simulator) -> Iterator[Simulator]:
-    """A simulator that starts everything twice for whoever asks twice; the other tests get the settings back."""
+    """A simulator that ignores idempotency keys and conflicts, so that a repeated request starts a second job."""
     before = simulator.workspace.settings.model_dump()
     simulator.workspace.configure(show_metadata=True, honour_idempotency=False, conflict="allowed")
     yield simulator
@@ -210,7 +210,7 @@ def test_a_retry_reconnects_after_its_triggerer_and_process_died(
     run = TaskRun.start(airflow, "retried_sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     kill_process_tree(airflow, "triggerer")
-    # The resumed process asks for the results of a job that is over.
+    # The resumed task requests the results of the ended job.
     simulator.fail("hang", route="get_job_results", seconds=20)
     airflow.restart("triggerer")
     job_id = run.job(simulator).id
@@ -264,8 +264,8 @@ def test_a_cleared_sync_starts_again_after_its_old_job_ended(
     assert has_no_variable(run)
 
 
-@pytest.mark.skipif(CLEARS_RUNNING_TASKS, reason="every other Airflow starts the task again")
-def test_a_running_task_that_was_cleared_starts_again_once_it_is_marked_failed(
+@pytest.mark.skipif(CLEARS_RUNNING_TASKS, reason="only Airflow 3.0 does not rerun the cleared task")
+def test_a_cleared_running_task_restarts_after_it_is_marked_failed(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, running_seconds=300)
@@ -275,7 +275,7 @@ def test_a_running_task_that_was_cleared_starts_again_once_it_is_marked_failed(
     wait_until(lambda: run.job(simulator).status == "cancelled", "the job is cancelled")
     assert run.state == "restarting"
     run.mark_failed()
-    # Otherwise, the scheduler could end the DAG run that the clear has just started again.
+    # If the second clear came earlier, the scheduler could end the DAG run that it restarts.
     wait_until(lambda: run.dag_run_state == "failed", "the DAG run ends")
     run.clear()
     run.wait_for("success")
@@ -357,7 +357,7 @@ def test_on_conflict_attach_never_cancels_the_job(
 def start_behind_another(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, *, on_conflict: str, seconds: float
 ) -> tuple[TaskRun, Job]:
-    """Start a sync that meets a job which is younger than what is written down of its own start."""
+    """Start a sync, and then another job on its connection while the request of the sync hangs."""
     simulator.plan(connection_id, running_seconds=seconds)
     simulator.fail("hang", route="trigger_sync", seconds=8)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict=on_conflict)
@@ -395,7 +395,7 @@ def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     assert has_no_variable(run)
 
 
-@pytest.mark.skipif(AIRFLOW < (3, 1), reason="from Airflow 3.1 on, a task knows the version of its DAG")
+@pytest.mark.skipif(AIRFLOW < (3, 1), reason="tasks know the version of their DAG since Airflow 3.1")
 def test_the_metadata_of_a_job_names_the_version_of_the_dag(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str
 ) -> None:
@@ -405,6 +405,6 @@ def test_the_metadata_of_a_job_names_the_version_of_the_dag(
         version["id"]: version for version in airflow.api("GET", "dags/sync_deferred/dagVersions")["dag_versions"]
     }
     assert metadata["dag_bundle_name"] == versions[metadata["dag_version_id"]]["bundle_name"] == "dags-folder"
-    # The bundle is a local folder.
+    # The bundle is a local folder, which has no versions.
     assert "dag_bundle_version" not in metadata
     run.wait_for("success")

@@ -23,11 +23,11 @@ def is_asked_to_cancel(simulator: Simulator, backfill: Backfill) -> bool:
     return any(simulator.job(job_id).cancel_requested_at for job_id in backfill.job_ids or ())
 
 
-# An Airflow takes half a minute to give the waits of a killed triggerer to another one.
+# Airflow takes half a minute to assign the triggers of a killed triggerer to another one.
 @pytest.mark.parametrize(
     ("stops", "seconds"),
     [([kill_process_tree] * 2, 60), ([terminate], 30)],
-    ids=["killed twice", "ended politely"],
+    ids=["SIGKILL twice", "SIGTERM"],
 )
 def test_a_backfill_survives_a_restart_of_the_triggerer(
     stops: Sequence[Callable[[LocalAirflow, str], None]],
@@ -67,7 +67,7 @@ def test_a_backfill_survives_a_restart_of_the_triggerer(
     assert run.xcom("backfill_id") == backfill_id
 
 
-def test_one_of_twelve_months_fails_and_is_cleared(
+def test_clearing_the_failed_month_reloads_only_this_month(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan_backfill(connection_id, times=4)
@@ -87,7 +87,7 @@ def test_one_of_twelve_months_fails_and_is_cleared(
     states = [month.state for month in months]
     assert sorted(states) == ["failed", *["success"] * 11]
     if AIRFLOW >= (3, 3):
-        # Before, a deferred task does not count.
+        # In older versions, max_active_tis_per_dag does not count deferred tasks.
         assert most <= 4
     first = {backfill.id: backfill for backfill in backfills_of(simulator, connection_id)}
     assert len(first) == 12
@@ -147,7 +147,7 @@ def test_the_log_of_a_backfill(airflow: LocalAirflow, simulator: Simulator, note
             assert f"job {(backfill.job_ids or [])[number]}: disk_full: No space left" in reason
 
 
-def test_a_backfill_is_cancelled_by_a_task(
+def test_the_cancel_operator_cancels_a_backfill(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     simulator.plan_backfill(connection_id, jobs=12, job_seconds=300, jobs_after_cancel=2, cancelling_seconds=4)

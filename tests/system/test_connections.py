@@ -15,7 +15,7 @@ from tests.system.conftest import Notes
 
 
 def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]:
-    """Press "Test" in the form of a new connection."""
+    """Test a connection, as the button "Test" in the form does. Return whether it works, and the message."""
     body = {"connection_id": "tried", "conn_type": "planasonix", "password": API_KEY, **fields}
     answer = airflow.api("POST", "connections/test", body)
     assert API_KEY not in answer["message"]
@@ -65,7 +65,7 @@ def test_https_on_a_port_with_plain_http(airflow: LocalAirflow, simulator: Simul
 
 
 @pytest.mark.parametrize("status", [200, 502])
-def test_a_proxy_page(status: int, airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
+def test_an_html_page_of_a_proxy(status: int, airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     simulator.fail("html", status=status)
     works, message = tried(airflow, note, host=simulator.url)
     assert not works

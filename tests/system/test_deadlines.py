@@ -1,4 +1,4 @@
-"""A DAG run that misses its deadline: the triggerer reports what its job is doing."""
+"""The deadline alert of a late DAG run reports the state of its job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, wait_until
 
-pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow has deadline alerts from 3.1 on")
+pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="deadline alerts need Airflow 3.1")
 
 CONNECTION = "conn_demo_48"
 
@@ -27,7 +27,7 @@ def test_a_late_run_is_reported_with_its_job(airflow: LocalAirflow, simulator: S
     (job,) = (job for job in simulator.jobs() if job.connection_id == CONNECTION)
     url = f"{simulator.url}/jobs/{job.id}"
     assert re.fullmatch(rf"Job {job.id} is (queued|running), [\d,]+ rows loaded: {re.escape(url)}", report[1])
-    # The alert changes nothing for the job.
+    # The alert does not cancel the job.
     assert not job.is_over
     run.mark_failed()
     wait_until(lambda: run.is_over, "the task ends")

@@ -1,4 +1,4 @@
-"""What becomes of a task's job when the task is given up, and when what runs the task dies, or only seems to."""
+"""Jobs of tasks that are ended early, and of tasks whose process, triggerer or API server dies or hangs."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from tests.system.runs import (
     wait_until,
 )
 
-#: Within how many seconds a job is asked to cancel once its task was given up: Airflow tells a worker of it at the next
-#: heartbeat, and these come every five seconds; a trigger asks Airflow first whether it was really killed.
+#: Maximum seconds from the end of a task to the cancel of its job. Airflow notifies a worker in the response to a
+#: heartbeat, which it sends every five seconds. A trigger first asks Airflow whether the task was killed.
 SOON = 30
-#: The same where a task runs out of time, which nobody has to tell it.
+#: The same for a task that reaches its own deadline: it needs no notification.
 AT_ONCE = 2
 
 
 class Clock:
-    """This machine's, ahead by as much as it was moved: jobs that run for hours end when they are told to."""
+    """This machine's clock. A test moves it ahead to end jobs that run for hours."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -53,7 +53,7 @@ class Clock:
 
 @contextmanager
 def many_connections(airflow: LocalAirflow, name: str, count: int, clock: Clock) -> Iterator[Simulator]:
-    """A Planasonix with a connection for each task of a DAG, whose jobs run for an hour."""
+    """Run a simulator with a connection for each task of a DAG. Jobs run for an hour."""
     connections = [f"conn_{name}_{number:02}" for number in range(1, count + 1)]
     with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as simulator:
         for connection_id in connections:
@@ -64,7 +64,7 @@ def many_connections(airflow: LocalAirflow, name: str, count: int, clock: Clock)
 
 @pytest.fixture(scope="module")
 def impatient_airflow(airflow: LocalAirflow) -> Iterator[LocalAirflow]:
-    """Airflow, soon taking for dead what gives no sign of life."""
+    """An Airflow with short heartbeat timeouts."""
     patient = dict(airflow.env)
     airflow.env |= SHORT_TIMEOUTS
     for component in ("scheduler", "triggerer"):
@@ -76,19 +76,19 @@ def impatient_airflow(airflow: LocalAirflow) -> Iterator[LocalAirflow]:
 
 
 def wait_for_cancel(simulator: Simulator, job_id: str, since: datetime) -> float:
-    """Wait until a job is asked to cancel, soon after a moment, and tell how many seconds after it that was."""
+    """Wait until a job is asked to cancel. Return the seconds since ``since``, and fail after ``SOON`` seconds."""
     left = SOON - (utcnow() - since).total_seconds()
     asked = wait_until(lambda: simulator.job(job_id).cancel_requested_at, f"{job_id} is asked to cancel", left)
     return (asked - since).total_seconds()
 
 
 def jobs_of(simulator: Simulator, connection_id: str) -> list[str]:
-    """The ids of all jobs of a connection, the oldest first."""
+    """Return the ids of all jobs of a connection, oldest first."""
     return [job.id for job in reversed(simulator.jobs()) if job.connection_id == connection_id]
 
 
 def wait_until_waiting(run: TaskRun, simulator: Simulator) -> str:
-    """Wait until a task waits for its job, on a worker or in a triggerer, and give the job."""
+    """Wait until a task waits for its job, on a worker or in a triggerer. Return the job's id."""
     job_id = run.job(simulator).id
     if run.dag_id.endswith("deferred"):
         run.wait_for("deferred")
@@ -103,7 +103,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def starts_after_the_end(simulator: Simulator, old_id: str, new_id: str) -> None:
-    """Assert that a job was cancelled, and was over when the one after it was started, which succeeds."""
+    """Assert that the old job was cancelled and over before the new one started, and that the new one succeeded."""
     old, new = simulator.job(old_id), simulator.job(new_id)
     assert (old.status, new.status, new.cancel_requested_at) == ("cancelled", "succeeded", None)
     assert old.finished_at is not None
@@ -111,7 +111,7 @@ def starts_after_the_end(simulator: Simulator, old_id: str, new_id: str) -> None
     assert old.finished_at <= new.created_at
 
 
-# --- Given up ---
+# --- Tasks that end early ---
 
 GIVING_UP: dict[str, tuple[Callable[[TaskRun], None], str]] = {
     "marked succeeded": (TaskRun.mark_succeeded, "success"),
@@ -189,7 +189,7 @@ def test_a_task_marked_failed_as_it_defers_is_cancelled_before_the_next_start(
                 tasks[index].mark_failed()
                 marked[index] = tasks[index].job(simulator).id
         wait_until(lambda: run.dag_run_state == "failed", "the run ends")
-        # By then, each trigger that began to run has cancelled its job.
+        # Triggers that ran cancel their jobs within this time.
         quiet_since = utcnow()
         wait_until(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has told whom it tells")
         left = [index for index, job_id in marked.items() if not simulator.job(job_id).cancel_requested_at]
@@ -205,7 +205,7 @@ def test_a_task_marked_failed_as_it_defers_is_cancelled_before_the_next_start(
             starts_after_the_end(simulator, *job_ids)
 
 
-# --- Out of time ---
+# --- Deadlines ---
 
 
 def test_tasks_at_their_deadline_cancel_without_a_free_worker(
@@ -225,7 +225,7 @@ def test_tasks_at_their_deadline_cancel_without_a_free_worker(
         given = TIME_LIMITS[way]
         created_at = simulator.job(job_id).created_at
         assert created_at is not None
-        # Airflow's limit counts from the process's start, and its last tenth is for the goodbye.
+        # execution_timeout starts with the process, and the provider reserves its last tenth for the cancel.
         began = datetime.fromisoformat(task.details()["start_date"])
         deadlines[way, limit] = began + given * 0.9 if limit == "execution_timeout" else created_at + given
     simulator.plan(connection_id, running_seconds=300)
@@ -261,7 +261,7 @@ def twenty(impatient_airflow: LocalAirflow) -> Iterator[Twenty]:
 
 
 class Twenty:
-    """Twenty tasks that wait, each for a job of its own."""
+    """A run of twenty deferred tasks, each with its own job."""
 
     def __init__(self, simulator: Simulator, clock: Clock, run: TaskRun) -> None:
         self.planasonix = simulator
@@ -274,7 +274,7 @@ class Twenty:
         wait_until(lambda: all(task.has_started_trigger for task in self.tasks), "a triggerer runs all triggers")
 
     def wait_until_one_has_them(self, is_right: Callable[[int], bool]) -> int:
-        """Wait until one triggerer, the right one, has all of them and looks at their jobs; give its number."""
+        """Wait until one triggerer that ``is_right`` accepts has all triggers and polls their jobs. Return its id."""
 
         def who_has_them() -> int | None:
             (has_them, *others) = {task.triggerer() for task in self.tasks}
@@ -292,7 +292,7 @@ class Twenty:
 
     @property
     def left_alone(self) -> int:
-        """How many triggers were ended, and have found that their tasks wait still."""
+        """The number of triggers that ended and found their tasks still deferred."""
         return sum(any(line.endswith("is not cancelled.") for line in task.provider_log_lines()) for task in self.tasks)
 
 
@@ -315,7 +315,7 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
     note(f"by SIGTERM, the process of the triggers ended in {seconds:.1f} s")
     assert seconds < 5
     wait_until(lambda: not is_alive(triggerer), "the triggerer ends")
-    # Airflow is told at once that the process of the triggers has ended, or notices after ten seconds.
+    # Airflow notices the end of that process at once, or after ten seconds.
     note(f"by SIGTERM, the triggerer ended in {time.monotonic() - began:.1f} s")
     assert time.monotonic() - began < 20
     airflow.restart("triggerer")
@@ -331,7 +331,7 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
         note(f"frozen: another triggerer had them all {time.monotonic() - began:.1f} s later")
         resume(airflow, "triggerer")
         if AIRFLOW >= (3, 3):
-            # Before, the log of a trigger is closed by then.
+            # In older versions, the log of a trigger is closed by then.
             wait_until(lambda: twenty.left_alone == 20, "the first one lets go of them all")
         twenty.wait_until_one_has_them(lambda number: number == second)
         twenty.assert_nothing_was_cancelled()
@@ -362,7 +362,7 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
 
 
 def processes_of(run: TaskRun) -> list[psutil.Process]:
-    """The process of a task that runs, after the one that supervises it."""
+    """Return the supervisor and the process of a running task."""
     process = psutil.Process(run.details()["pid"])
     return [process.parent(), process]
 
@@ -418,7 +418,7 @@ def test_a_task_without_heartbeats_keeps_its_job(
 
 @pytest.fixture
 def restarted_api_server(airflow: LocalAirflow) -> Iterator[None]:
-    """Start the API server again after a test that has failed without it."""
+    """Restart the API server if a test fails before it does so."""
     yield
     if airflow.processes["api-server"].poll() is not None:
         airflow.restart("api-server")
@@ -440,7 +440,7 @@ def test_a_retry_reconnects_after_an_outage_of_the_api_server(
         wait_until(lambda: not is_alive(task), "Airflow kills the task")
         note(f"the task's process ended {time.monotonic() - began:.1f} s after the API server")
     else:
-        # In Airflow 3.0, the supervisor itself fails, and the process goes on without it.
+        # In Airflow 3.0, the supervisor fails, and the task's process continues without it.
         given_up = f"Marking task as UP_FOR_RETRY. dag_id={run.dag_id}"
         wait_until(lambda: given_up in airflow.log("scheduler").read_text(), "the task is to be retried")
     assert not simulator.job(job_id).cancel_requested_at

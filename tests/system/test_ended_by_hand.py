@@ -1,4 +1,4 @@
-"""Tasks that a person ends: their jobs are cancelled once, whether a triggerer runs or not."""
+"""Tasks that a user marks as ended: their jobs are cancelled once, with or without a triggerer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.system.components import terminate
 from tests.system.conftest import Notes
 from tests.system.runs import AIRFLOW, TaskRun, wait_until
 
-#: Within which time the job must be asked to cancel.
+#: Maximum time until the job is asked to cancel.
 MAX_SECONDS = 10.0
-#: After this time, nobody sends another cancel.
+#: After this time, no second cancel is sent.
 QUIET_SECONDS = 30.0
-#: The states that a person can give to a task, and of which Airflow notifies listeners.
+#: The states that a user can set and that Airflow reports to listeners.
 STATES = ("failed", "success", *(("skipped",) if AIRFLOW >= (3, 2) else ()))
 
 
@@ -42,7 +42,7 @@ def restarted_triggerer(airflow: LocalAirflow) -> Iterator[None]:
     airflow.restart("triggerer")
 
 
-@pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no API server, and its webserver notifies no listener")
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="the webserver of Airflow 2 notifies no listeners")
 @pytest.mark.usefixtures("restarted_triggerer")
 def test_without_a_triggerer_the_api_server_cancels_jobs(
     airflow: LocalAirflow, simulator: Simulator, note: Notes
@@ -95,7 +95,7 @@ def test_a_task_that_is_cleared_at_once_keeps_its_new_job(
     terminate(airflow, "triggerer")
     old = run.job(simulator).id
     run.mark_failed()
-    # Earlier, the scheduler could end the DAG run that the clear has just begun again.
+    # If the clear came earlier, the scheduler could end the DAG run that it restarts.
     wait_until(lambda: run.dag_run_state == "failed", "the DAG run ends", timeout=4)
     run.clear()
     wait_until(lambda: len(run.jobs(simulator)) == 2, "the new try starts a job")

@@ -1,4 +1,4 @@
-"""Asset watchers in a running Airflow whose triggerer is killed."""
+"""Asset watchers in a running Airflow."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.system.runs import TaskRun, needs_watchers, wait_until
 
 pytestmark = needs_watchers
 
-#: How many jobs end while the triggerer is killed twice.
+#: The number of jobs in the test that kills the triggerer twice.
 MANY = 1_000
-#: For how many seconds fifty idle watchers are observed, and their interval.
+#: The seconds for which fifty idle watchers are observed, and their poll interval.
 OBSERVED_SECONDS, INTERVAL = 60, 5
 #: Maximum seconds to wait for a triggerer that was killed.
 TIMEOUT_SECONDS = 400.0
@@ -117,7 +117,7 @@ def test_a_dag_that_watches_its_own_connection_ignores_its_own_jobs(airflow: Loc
 
 
 def set_paused(airflow: LocalAirflow, dag_id: str, *, is_paused: bool) -> None:
-    """Return when the DAG processor has parsed the DAG since: only then the asset has a watcher, or none."""
+    """Pause or unpause a DAG, and wait until it is parsed: only then its assets lose or get their watchers."""
     began = datetime.now(UTC)
     airflow.api("PATCH", f"dags/{dag_id}", {"is_paused": is_paused})
     wait_until(

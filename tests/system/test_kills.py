@@ -53,7 +53,7 @@ def test_a_killed_task_on_a_worker_cancels_its_job(
 
 
 def on_kill_problems(airflow: LocalAirflow) -> list[str]:
-    """What the triggerer says of an ``on_kill`` that did not end well."""
+    """Return the triggerer's log lines about failed calls of ``on_kill``."""
     lines = airflow.log("triggerer").read_text().splitlines()
     return [line for line in lines if re.search(r"on_kill\(\) (raised|timed out|was cancelled)", line)]
 
@@ -88,7 +88,7 @@ def test_deferred_tasks_marked_failed_cancel_their_work(
 
     wait_for_cancels("sync_deferred", 1)
     wait_for_cancels("backfill_deferred", 4)
-    # The two that it makes nevertheless.
+    # The backfill creates two more jobs after the first cancel.
     wait_for_cancels("backfill_deferred", 6)
     backfill = runs["backfill_deferred"].backfill(simulator)
     wait_until(lambda: simulator.backfill(backfill.id).status == "cancelled", "the backfill ends", timeout=60)
@@ -109,7 +109,7 @@ def test_deferred_tasks_marked_failed_cancel_their_work(
         "The task was marked failed, by hand or with its DAG run, so its backfill is cancelled. "
         f"Backfill {backfill.id} was asked to cancel: it is cancelled."
     )
-    # On Python 3.11 the triggerer waits for no more than two seconds of it, and closes the task's log then.
+    # On Python 3.11, the triggerer waits for two seconds at most, and then closes the task's log.
     logs = {"the task's": runs["backfill_deferred"].log(), "the triggerer's": airflow.log("triggerer").read_text()}
     told = [name for name, log in logs.items() if last_words in log]
     assert told
@@ -145,7 +145,8 @@ def test_only_the_mapped_task_marked_failed_cancels_its_job(
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
     for task in tasks:
         task.wait_for("deferred")
-        # The lists may tell the triggerer of all five, and then none is looked at by itself. The task saw it queued.
+        # Wait for the triggerer's log line, because it may list all five jobs instead of polling each. The task itself
+        # has logged the state "queued".
         wait_until(
             lambda task=task: any(" is running" in line for line in task.provider_log_lines()), "the triggerer looks"
         )

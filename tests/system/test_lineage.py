@@ -1,4 +1,4 @@
-"""Lineage, as a client of OpenLineage prints it in an Airflow that is set up to do so."""
+"""Lineage events in an Airflow with OpenLineage's console transport, which prints them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.system.runs import TaskRun, wait_until
 def telling(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, simulator: Simulator
 ) -> Iterator[LocalAirflow]:
-    """An Airflow that prints lineage: what the others run with sends none."""
+    """An Airflow that prints lineage events. The Airflow of the other tests sends none."""
     postgres.psql("CREATE DATABASE lineage;")
     settings = settings_of(postgres.get_uri("lineage"), simulator)
     settings |= dag_folder_settings(tmp_path_factory.mktemp("recipes"))
@@ -34,13 +34,13 @@ def telling(
 
 
 def printed(run: TaskRun, kind: str) -> dict[str, Any]:
-    """The event of a kind that the task's log has."""
+    """Wait for a lineage event of a kind in the task's log, and return it."""
 
     def look() -> list[dict[str, Any]]:
         events = [json.loads(line) for line in run.log().splitlines() if line.startswith('{"eventTime"')]
         return [event for event in events if event["eventType"] == kind]
 
-    # Airflow tells of the end when the task has its state already.
+    # Airflow sends the event after it has set the task's state.
     (event,) = wait_until(look, f"{kind} of {run} is printed")
     assert event["job"]["name"] == f"{run.dag_id}.{run.task_id}"
     check_event(event)

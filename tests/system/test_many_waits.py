@@ -1,4 +1,4 @@
-"""Three hundred deferred syncs in one triggerer, which is killed amid them, beside the same with a naive trigger."""
+"""Three hundred deferred syncs in one triggerer, which is killed. The same with a naive trigger, for comparison."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.system.conftest import Notes
 from tests.system.runs import TaskRun, wait_until
 
 SYNCS = 300
-#: How many of their jobs end before the others; the triggerer is killed when it has begun to say so.
+#: The number of jobs that end before the others. The triggerer is killed when it has reported the first of them.
 FIRST = 100
-#: The seconds between two looks, as the operator has it by itself.
+#: The seconds between two polls: the operator's default.
 INTERVAL = 10
-#: For how many seconds the triggerer is watched.
+#: The seconds for which the triggerer is observed.
 WATCHED = 40
-#: For how many seconds to wait, at the most, for what three hundred tasks do on a machine of two cores.
+#: Maximum seconds to wait for three hundred tasks on a machine with two cores.
 TIMEOUT_SECONDS = 400.0
 
 
 class Clock:
-    """This machine's, ahead by as much as it was moved: jobs that run for hours end when they are told to."""
+    """This machine's clock. A test moves it ahead to end jobs that run for hours."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -46,7 +46,7 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def bills() -> Iterator[dict[str, dict[str, float]]]:
-    """What the waits of each DAG cost; ends as a table in the summary."""
+    """The costs of the waits of each DAG; the summary shows them as a table."""
     bills: dict[str, dict[str, float]] = {}
     yield bills
     note = Notes(f"{SYNCS} deferred syncs")
@@ -62,13 +62,13 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
 ) -> None:
     clock, connections = Clock(), [f"conn_many_{number:03}" for number in range(SYNCS)]
     bill = bills[dag_id] = {}
-    # The limit is out of the way of who asks thirty times a second.
+    # The naive triggers send thirty requests a second, so the rate limit must be higher.
     with Simulator(api_key=API_KEY, connections=connections, clock=clock, rate_limit=1_000_000) as simulator:
         for number, connection_id in enumerate(connections):
             hours = 1 if number < FIRST else 2
             simulator.plan(connection_id, queued_seconds=0, running_seconds=timedelta(hours=hours).total_seconds())
         add_connection(airflow, "planasonix_many", simulator.airflow_connection())
-        # What the triggerer has loaded for others before is not to be left out of its bill.
+        # With a new process, memory that earlier tests needed does not hide the memory of this test.
         airflow.restart("triggerer")
         wait_until(lambda: airflow.health()["triggerer"]["status"] == "healthy", "it is back")
         time.sleep(2 * INTERVAL)
@@ -83,7 +83,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         wait_until(lambda: run.count("deferred") == SYNCS, "all wait", TIMEOUT_SECONDS, every=1)
         bill["s until all wait"] = time.monotonic() - began
 
-        # Until even the last has been taken in.
+        # Wait until the triggerer has started even the last trigger.
         time.sleep(2 * INTERVAL)
         asked, computed = len(simulator.requests), cpu_seconds(airflow, "triggerer")
         time.sleep(WATCHED)
@@ -119,7 +119,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         lists = looks.pop("/api/v1/jobs", 0)
     if dag_id == "many_syncs":
         assert lists <= SYNCS / PAGE_SIZE * (WATCHED / INTERVAL + 1)
-        # None is looked at more than once in four minutes besides.
+        # Besides, each job is polled at most once in four minutes.
         assert max(looks.values(), default=0) <= 1
     else:
         assert len(looks) == SYNCS

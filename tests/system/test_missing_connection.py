@@ -1,4 +1,4 @@
-"""An Airflow connection that is deleted, and created again some seconds later, ends no wait."""
+"""Waits survive if their Airflow connection is deleted and created again some seconds later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.test_attempts import jobs_of, tell
 from tests.system.test_deaths import wait_until_waiting
 
 CONN_ID = "planasonix_recreated"
-#: For how many seconds the connection is missing.
+#: The seconds for which the connection is missing.
 MISSING = 6.0
 
 
@@ -40,13 +40,13 @@ def connection(airflow: LocalAirflow, simulator: Simulator) -> Iterator[Recreate
     connection = Recreated(airflow, simulator)
     connection.create()
     yield connection
-    # A test that failed may have left none.
+    # A failed test may have deleted it.
     with suppress(LocalAirflowError):
         connection.delete()
 
 
 def start(airflow: LocalAirflow, simulator: Simulator, connection_id: str, seconds: float) -> dict[str, TaskRun]:
-    """Start a task on a worker and a deferred one; return them once both wait."""
+    """Start a task on a worker and a deferred one. Return both when they wait."""
     runs = {}
     for way in WAYS:
         simulator.workspace.add_connection(f"{connection_id}_{way}")
@@ -101,7 +101,7 @@ def active(simulator: Simulator, connection_id: str) -> bool:
 def test_waits_survive_a_connection_that_is_deleted_and_created_again(
     airflow: LocalAirflow, simulator: Simulator, connection: Recreated, connection_id: str, note: Notes
 ) -> None:
-    """As automation rotates a key: the old one is refused while the connection is missing."""
+    """Automation may rotate a key in this way: the old key is revoked while the connection is missing."""
     old = simulator.workspace.keys.add("plnx_test_before_the_deletion").value
     add_connection(airflow, CONN_ID, simulator.airflow_connection() | {"password": old})
     runs = start(airflow, simulator, connection_id, seconds=30)

@@ -1,4 +1,4 @@
-"""Answers with what PostgreSQL cannot store, or with a row that cannot be read: they harm nobody else's wait."""
+"""Responses with values that PostgreSQL cannot store, or with unreadable rows, do not affect other tasks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.system.runs import WAYS, TaskRun, needs_watchers, wait_until
 from tests.system.test_events import payloads, wait_until_watched
 
 NAMES = ("conn_nul_patient", "conn_nul_failed", "conn_nul_loaded")
-#: What the other task waits for: long enough for the triggerer to have died before.
+#: The seconds for which the other task waits. If a response ends the triggerer, that happens earlier.
 PATIENT_SECONDS = 25
-#: A message that PostgreSQL refuses, that UTF-8 cannot hold, and that nobody wants to store.
+#: A message that PostgreSQL rejects, that UTF-8 cannot encode, and that is too long to store.
 MESSAGE = "disk\0full\ud800" + "x" * 7_000_000
-#: What Airflow would take for an object that it has to create.
+#: Airflow's deserialization would treat this as an object to create.
 FOREIGN = {"__classname__": "builtins.dict", "__data__": {"a": "\0"}, "__version__": 1, "__type": "set", "__var": [1]}
 
 

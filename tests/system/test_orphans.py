@@ -1,4 +1,4 @@
-"""Jobs whose tasks are over: a DAG cancels them, on a worker."""
+"""A DAG that cancels orphans: jobs whose tasks are over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAG_ID = "planasonix_cancel_orphans"
 
 @pytest.fixture
 def database_in_airflow_cfg(airflow: LocalAirflow) -> Iterator[None]:
-    """Name the database in the worker's airflow.cfg, as docs/failure-handling.md asks for."""
+    """Set the database in the worker's airflow.cfg, as docs/failure-handling.md requires."""
     path = airflow.home / "airflow.cfg"
     before = path.read_text()
     line = f"sql_alchemy_conn = {airflow.env['AIRFLOW__DATABASE__SQL_ALCHEMY_CONN']}"
@@ -30,14 +30,14 @@ def database_in_airflow_cfg(airflow: LocalAirflow) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("database_in_airflow_cfg", "restarted_triggerer")
-def test_a_dag_cancels_the_job_of_a_task_that_airflow_has_failed(
+def test_a_dag_cancels_the_orphaned_job_of_a_failed_task(
     airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServer
 ) -> None:
     orphaned, waiting = start_deferred(airflow, simulator), start_deferred(airflow, simulator)
     for run in (orphaned, waiting):
         run.wait_for("deferred")
     terminate(airflow, "triggerer")
-    # As Airflow's scheduler does if no triggerer runs until after the deadline.
+    # Airflow's scheduler does the same if no triggerer runs until the deadline has passed.
     with psycopg2.connect(postgres.get_uri()) as connection, connection.cursor() as cursor:
         cursor.execute(
             "UPDATE task_instance SET state = 'failed', end_date = now(), trigger_id = NULL WHERE run_id = %s",
@@ -48,7 +48,7 @@ def test_a_dag_cancels_the_job_of_a_task_that_airflow_has_failed(
     try:
         cancel = TaskRun.start(airflow, DAG_ID, older_than="0m").task("cancel_orphans")
         wait_until(lambda: cancel.is_over, "the command has ended")
-        # Its exit status also tells of the jobs that other tests have left.
+        # Its exit status does not matter here: it depends on the jobs of other tests, too.
     finally:
         airflow.api("PATCH", f"dags/{DAG_ID}", {"is_paused": True})
     assert count_cancels(simulator, orphaned.job(simulator).id) == 1

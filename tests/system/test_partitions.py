@@ -1,4 +1,4 @@
-"""The recipes of docs/asset-partitions.md, which are the files in ``example_dags/``."""
+"""The recipes of docs/asset-partitions.md. Their files are in ``example_dags/``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.system.runs import (
 
 REPLAYED = [f"2024-{day}" for day in ("02-26", "02-27", "02-28", "02-29", "03-01", "03-02", "03-03")]
 WEEK = [f"2024-03-{day:02}T00:00:00" for day in range(4, 11)]
-#: How long each job of a backfill takes in which the triggerer is killed.
+#: The duration of each job of a backfill during which the triggerer is killed.
 KILLED_SECONDS = 15
 
 
@@ -99,7 +99,7 @@ def test_a_dag_that_needs_two_connections_runs_once_per_day(
     unpause(airflow, load, report)
     days = ["2024-03-01", "2024-03-02", "2024-03-03"]
     for number in (1, 2):
-        # One connection is much slower, so that the events of the other have to wait.
+        # One connection is slower, so that the events of the other one must wait.
         seconds = KILLED_SECONDS * number
         simulator.plan_backfill("conn_demo_47", running_seconds=seconds)
         run = TaskRun.start(airflow, load)
@@ -116,12 +116,12 @@ def test_a_dag_that_needs_two_connections_runs_once_per_day(
 
 
 @needs_partitions
-def test_a_weekly_rollup_runs_when_seven_days_are_there(
+def test_a_weekly_rollup_runs_when_all_seven_days_have_events(
     airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     daily, report = "planasonix_weekly_rollup", "planasonix_weekly_rollup_report"
     unpause(airflow, daily, report)
-    # The schedule itself starts a run for yesterday, whose week is not complete.
+    # The schedule starts a run for yesterday, whose week is not complete.
     (scheduled,) = wait_until(lambda: dag_runs(airflow, daily), f"{daily} starts by its schedule")
     wait_for_end(TaskRun(airflow, daily, scheduled["dag_run_id"]))
     for day in WEEK[:-1]:
@@ -129,14 +129,14 @@ def test_a_weekly_rollup_runs_when_seven_days_are_there(
         wait_for_end(run)
         assert run.event_keys() == [day]
     time.sleep(SETTLE_SECONDS)
-    assert dag_runs(airflow, report) == [], "six days are no week"
+    assert dag_runs(airflow, report) == [], "six days are not enough"
     wait_for_end(TaskRun.start(airflow, daily, partition_key=WEEK[-1]))
     expect_runs(airflow, report, ["2024-03-04 (W10)"])
     note(f"round 1: {report}: {sorted(runs_by_key(airflow, report).items())}")
     week = TaskRun(airflow, report, dag_runs(airflow, report)[0]["dag_run_id"], task_id="print_week")
     assert "All days of the week 2024-03-04 (W10) were synced" in week.log()
 
-    # The next time, Airflow's own backfill makes the runs, and the triggerer is killed in between.
+    # In the second round, Airflow's backfill creates the runs, and the triggerer is killed.
     simulator.plan("conn_demo_44", running_seconds=KILLED_SECONDS)
     options = ("--reprocess-behavior", "completed", "--max-active-runs", "1")
     create_backfill(airflow, daily, "2024-03-04", "2024-03-10", *options)
@@ -171,7 +171,7 @@ def test_events_through_an_alias_have_the_key_of_the_run(
 
 
 @needs_partitions
-def test_a_load_of_another_client_runs_the_daily_dag_for_its_days(
+def test_a_backfill_of_another_client_runs_the_daily_dag_for_its_days(
     airflow: LocalAirflow, simulator: Simulator, note: Notes
 ) -> None:
     relay, report = "planasonix_events_by_day", "planasonix_events_by_day_report"
@@ -182,7 +182,7 @@ def test_a_load_of_another_client_runs_the_daily_dag_for_its_days(
     for number in (1, 2):
         backfill = simulator.workspace.start_backfill("conn_demo_50", BackfillBody(**window))
         if number == 1:
-            # A new watcher reports what has not ended yet.
+            # A new watcher reports only backfills that are still running.
             unpause(airflow, relay)
         else:
             kill_process_tree(airflow, "triggerer")
@@ -199,13 +199,13 @@ def test_before_airflow_3_3_the_recipes_send_plain_events(airflow: LocalAirflow,
     unpause(airflow, replay, f"{replay}_report")
     run = TaskRun.start(airflow, replay).task("replay")
     wait_for_end(run)
-    assert run.event_keys() == [None] * 2, "one for each of the two months"
+    assert run.event_keys() == [None] * 2, "one event for each of the two months"
     for month in run.mapped(2):
         assert month.log().count("partition_by has no effect: asset partitions need Airflow 3.3.") == 1
         assert month.xcom()["partition_keys"]
     for dag_id in (f"{replay}_report", "on_any_replay"):
         wait_until(lambda: runs_by_key(airflow, dag_id)[(None, "success")], f"{dag_id} runs")  # noqa: B023
-        # Airflow makes one run or two of two events.
+        # Two events start one run or two.
         note(f"{dag_id}: {sorted(runs_by_key(airflow, dag_id).items())}")
     for recipe in ("reload_day", "two_sources", "weekly_rollup"):
         dag_id, report = f"planasonix_{recipe}", f"planasonix_{recipe}_report"

@@ -15,7 +15,7 @@ from tests.system.conftest import Notes
 
 ROOT = Path(__file__).parent.parent.parent
 
-#: Starts a process for each task, as an executor does: none knows of the others. They begin within twenty seconds.
+#: Starts a process for each task within twenty seconds, as an executor does. The processes share no state.
 FORTY_WORKERS = """
 import os, random, sys, time
 from tests.support.task_runs import drive

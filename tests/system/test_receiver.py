@@ -1,4 +1,4 @@
-"""The webhook receiver, in the API server of an Airflow that runs: no secret is copied by hand anywhere."""
+"""The webhook receiver in the API server of a running Airflow. A task creates the webhook and stores its secret."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SECRET_IN = "variable:system_webhook_secret"
 
 @dataclass(frozen=True)
 class Receiver:
-    """The receiver, as Planasonix knows it."""
+    """The receiver, its webhook and its database."""
 
     airflow: LocalAirflow
     simulator: Simulator
@@ -47,7 +47,7 @@ class Receiver:
 
     @property
     def secret(self) -> SecretStr:
-        """What Planasonix signs with now."""
+        """The current signing secret in Planasonix."""
         return self.simulator.workspace.webhooks._get(self.webhook_id).secret
 
     def look_up(self, query: str) -> list[tuple[Any, ...]]:
@@ -56,7 +56,7 @@ class Receiver:
             return cursor.fetchall()
 
     def events(self) -> list[dict[str, Any]]:
-        """The extras of the asset's events."""
+        """Return the extras of the asset's events."""
         query = f"SELECT e.extra FROM asset_event e JOIN asset a ON a.id = e.asset_id WHERE a.name = '{ASSET}'"
         return [extra for (extra,) in self.look_up(query)]
 
@@ -79,7 +79,7 @@ class Receiver:
 
 @pytest.fixture(scope="module")
 def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServer) -> Iterator[Receiver]:
-    """A subscription that a task has made, and a receiver that reads the secret where the task has put it."""
+    """A webhook that a task has created, and a receiver that reads the secret that the task has stored."""
     extra = {"asset": ASSET, "kept_in": SECRET_IN}
     add_connection(airflow, NAME, {"conn_type": "planasonix_webhook", "extra": extra})
     url = f"{airflow.url}/planasonix/webhook/{NAME}"
@@ -91,7 +91,7 @@ def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServ
 
 @pytest.fixture(scope="module")
 def another_api_server(airflow: LocalAirflow) -> Iterator[str]:
-    """A second API server of the same Airflow, as behind a proxy that gives it a path; gives the receiver's URL."""
+    """The receiver's URL on a second API server, whose base URL has a path, as behind a proxy."""
     port = free_port()
     base = f"http://localhost:{port}/behind/a/proxy"
     env = airflow.env | {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": base}
@@ -153,7 +153,7 @@ def test_deliveries_start_the_dag_of_the_day_on_which_a_job_ended(receiver: Rece
     for _ in range(2):  # Planasonix delivers at least once
         deliver("evt_before_midnight", "succeeded", "2025-03-27T22:59:59Z")
         deliver("evt_after_midnight", "failed", "2025-03-27T23:00:00Z")
-        # A job that has not ended has no day, and its event no key.
+        # An event of a job that has not ended has no partition key.
         deliver("evt_started", "started", "2025-03-26T10:00:00Z")
     expect_runs(receiver.airflow, "webhook_received_by_day", ["2025-03-27", "2025-03-28"])
     kill_process_tree(receiver.airflow, "api-server")
@@ -182,11 +182,11 @@ def test_a_rotation_loses_no_delivery(receiver: Receiver, connection_id: str) ->
     assert receiver.secret != before
     wait_until(lambda: {event.get("job_id") for event in receiver.events()} >= set(begun), "each job was told of")
     late = a_delivery(f"evt_{uuid.uuid4().hex}")
-    # Signed with the secret before, and still under way when it was rotated.
+    # A delivery that was signed with the old secret before the rotation and arrives after it.
     assert httpx.post(receiver.url, content=late, headers=receiver.headers(late, secret=before)).status_code == 204
 
 
-def test_500_deliveries_a_minute_each_twice_and_shuffled_over_two_api_servers(
+def test_500_deliveries_a_minute_sent_twice_to_two_api_servers_each_count_once(
     receiver: Receiver, another_api_server: str, note: Notes
 ) -> None:
     told = {event_id: a_delivery(event_id) for event_id in (f"evt_{uuid.uuid4().hex}" for _ in range(500))}
@@ -221,7 +221,7 @@ def test_500_deliveries_a_minute_each_twice_and_shuffled_over_two_api_servers(
     assert receiver.remembered() == remembered + 500
 
 
-def test_the_simulator_delivers_twice_and_each_event_counts_once(receiver: Receiver) -> None:
+def test_a_delivery_that_the_simulator_repeats_counts_once(receiver: Receiver) -> None:
     names = [f"conn_{uuid.uuid4().hex[:12]}" for _ in range(30)]
     for name in names:
         receiver.simulator.workspace.add_connection(name)
@@ -241,7 +241,7 @@ def with_settings(simulator: Simulator, **settings: Any) -> None:
 
 
 def count_delivered(receiver: Receiver, jobs: set[str]) -> int:
-    """Count the deliveries that the receiver has accepted, of events of these jobs that have succeeded."""
+    """Count the accepted deliveries about the success of these jobs."""
     outbox = receiver.simulator.workspace.webhooks.outbox
     return sum(
         delivery.status == "delivered" and delivery.event.subject_id in jobs
@@ -283,7 +283,7 @@ def test_a_thousand_forged_or_stale_deliveries_change_nothing(receiver: Receiver
 
 
 def table_sizes(receiver: Receiver) -> dict[str, int]:
-    """How many rows there are, where a delivery could leave some."""
+    """Return the numbers of rows of all tables to which a delivery may add rows."""
     names = ("asset_event", "asset", "connection", "variable", "planasonix_webhook_delivery")
     return {name: int(receiver.look_up(f'SELECT count(*) FROM "{name}"')[0][0]) for name in names}
 
@@ -312,7 +312,7 @@ def test_a_missing_receiver_responds_like_one_without_a_secret(receiver: Receive
 
 def test_no_log_holds_a_secret(receiver: Receiver) -> None:
     kept = json.loads(receiver.airflow.api("GET", "variables/system_webhook_secret")["value"])
-    # The REST API shows the variable, and hides what is secret in it.
+    # The REST API masks the secret in the variable.
     assert kept["signing_secret"] == "***"
     logs = [path for path in (receiver.airflow.home / "logs").rglob("*.log") if path.is_file()]
     assert logs

@@ -1,4 +1,4 @@
-"""A proxy that refuses for some seconds ends no wait, and is no word of the API that work is gone."""
+"""Errors of a proxy for some seconds end no wait, and do not count as the API's response that a job is gone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.system.test_attempts import count_starts, jobs_of, tell
 from tests.system.test_deaths import starts_after_the_end, wait_for_cancel, wait_until_waiting
 
 PROXIED = "planasonix_proxied"
-#: For how many seconds a proxy refuses in one way.
+#: The seconds for which the proxy responds with one kind of error.
 A_WHILE = 5.0
 
 
 def start_in_each_way(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, seconds: float
 ) -> tuple[dict[str, TaskRun], dict[str, str]]:
-    """Start a task on a worker and a deferred one, and return them with their jobs once both wait."""
+    """Start a task on a worker and a deferred one. Return them with their jobs when both wait."""
     runs, jobs = {}, {}
     for way in WAYS:
         connection = f"{connection_id}_{way}"
@@ -43,8 +43,8 @@ def test_proxy_errors_end_neither_waits_nor_results(
         proxy.refuse("reads", how, A_WHILE)
         proxy.refuse("writes", how, A_WHILE)
         time.sleep(A_WHILE)
-        assert proxy.counts[f"reads refused: {how}"], "nobody has met it"
-    # The jobs end while the proxy refuses, so that the requests for their results meet refusals, too.
+        assert proxy.counts[f"reads refused: {how}"], "no request met this error"
+    # The jobs end while the proxy returns errors, so that requests for their results meet them, too.
     over = time.monotonic() + 120
     while not all(simulator.job(job_id).status == "succeeded" for job_id in jobs.values()):
         assert time.monotonic() < over

@@ -1,4 +1,4 @@
-"""What is left of the key when all the other tests are done."""
+"""Search for the API key in all files and tables, after all other tests."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.system.runs import TaskRun
 
 LookUp: TypeAlias = Callable[[str], list[tuple[Any, ...]]]
 
-#: Where a key could get to by way of a task, a DAG or the REST API.
+#: Tables to which a task, a DAG or the REST API could write a key.
 TABLES = {"dag_run", "log", "rendered_task_instance_fields", "serialized_dag", "task_instance", "trigger", "xcom"}
 
 
 @pytest.fixture
 def look_up(airflow: LocalAirflow, postgres: PostgresServer) -> Iterator[LookUp]:
-    """Ask Airflow's database."""
+    """A function that queries Airflow's database."""
     with closing(psycopg2.connect(postgres.get_uri())) as connection, connection.cursor() as cursor:
 
         def look_up(query: str) -> list[tuple[Any, ...]]:
@@ -38,7 +38,7 @@ def look_up(airflow: LocalAirflow, postgres: PostgresServer) -> Iterator[LookUp]
 
 @pytest.fixture
 def fernet(airflow: LocalAirflow) -> Fernet:
-    """What Airflow encrypts with; it made the key itself when it wrote its configuration."""
+    """Airflow's encryption, with the key that Airflow generated in its configuration."""
     configuration = configparser.ConfigParser(interpolation=None)
     configuration.read(airflow.home / "airflow.cfg")
     return Fernet(configuration["core"]["fernet_key"])
@@ -66,7 +66,7 @@ def test_serialized_triggers_hold_no_key(
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     stored = [kwargs for (kwargs,) in look_up("SELECT kwargs FROM trigger")]
-    # Airflow encrypts them, from a version on.
+    # Newer versions of Airflow encrypt them.
     given = [kwargs if kwargs.startswith("{") else fernet.decrypt(kwargs.encode()).decode() for kwargs in stored]
     assert run.job(simulator).id in str(given)
     assert API_KEY not in str(given)
@@ -88,7 +88,7 @@ def test_no_file_holds_the_key(airflow: LocalAirflow, postgres: PostgresServer) 
 
 
 def content_of(path: Path) -> bytes:
-    """What is in a file, if it is still there: the database is at work."""
+    """Return the content of a file, or nothing if the running database has deleted it."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

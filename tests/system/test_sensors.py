@@ -9,14 +9,14 @@ from tests.system.components import terminate
 from tests.system.conftest import Notes
 from tests.system.runs import POLLS_BY_TASK, SENSOR_MODES, TaskRun, count_polls, wait_until
 
-#: How each task of the DAGs ends.
+#: The expected state of each task of the DAGs.
 STATES = {"good": "success", "bad": "failed", "bad_but_soft": "skipped", "late": "failed", "late_but_soft": "skipped"}
-#: For how long those that are late may wait.
+#: The timeout of the late sensors in seconds.
 TIMEOUT = 12.0
 
 
 def looks_for_syncs(simulator: Simulator, connection_id: str) -> int:
-    """Count the looks at the list of a connection's syncs."""
+    """Count the requests for the list of a connection's successful syncs."""
     wanted = {f"connection_id={connection_id}", "status=succeeded"}
     return sum(wanted <= set(request.query.split("&")) for request in simulator.requests)
 

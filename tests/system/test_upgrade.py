@@ -1,7 +1,7 @@
-"""Rolling upgrades: fifty tasks wait while components of Airflow change from one release of the package to another.
+"""Rolling upgrades: fifty tasks wait while components of Airflow change to another release of the package.
 
-The other release is the last tag before this commit, or the commit in ``UPGRADE_FROM``. Its code precedes the installed
-package on the path of a component.
+The other release is the last tag before this commit, or the commit in ``UPGRADE_FROM``. A component uses it if its code
+comes first in ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.system.conftest import Notes, ThisAirflow, settings_of
 from tests.system.runs import TaskRun, wait_until
 
 TASKS = 50
-#: For how many seconds to wait, at most, for what fifty tasks do on a machine of two cores.
+#: Maximum seconds to wait for fifty tasks on a machine with two cores.
 TIMEOUT_SECONDS = 600.0
 CONNECTIONS = [f"conn_upgrade_{number:02}" for number in range(TASKS)]
 DAG_FILE = f"""
@@ -38,13 +38,13 @@ with DAG("upgraded", start_date=datetime(2025, 1, 1), schedule=None, is_paused_u
         task_id="load", deferrable=True, poll_interval=5, retries=1, retry_delay=timedelta(seconds=1)
     ).expand(connection_id={CONNECTIONS})
 """
-#: What parses DAGs and runs tasks.
+#: The components that parse DAGs and run tasks.
 WORKERS = tuple(ThisAirflow.components)[:3]
 TRIGGERER = ("triggerer",)
 
 
 class Clock:
-    """This machine's clock, which a test moves, so that jobs end when it wants."""
+    """This machine's clock. A test moves it ahead to end jobs."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -74,12 +74,12 @@ class MixedAirflow(ThisAirflow):  # type: ignore[valid-type]
     """An Airflow whose components may run the other release."""
 
     def __init__(self, home: Path, *, dags: Path, env: dict[str, str], other_release: Path) -> None:
-        # A component must not find the package in the folder that it is started in.
+        # Components must not import the package from their working directory.
         super().__init__(home, dags=dags, env=env | {"PYTHONSAFEPATH": "1"})
         self._other_release = str(other_release)
 
     def use(self, components: Sequence[str], *, is_new: bool) -> None:
-        """Start these components, or start them again, with one of the releases."""
+        """Restart those of the components that run with one of the releases. Later starts use it, too."""
         self.env: dict[str, str] = {name: value for name, value in self.env.items() if name != "PYTHONPATH"}
         if not is_new:
             self.env["PYTHONPATH"] = self._other_release
@@ -96,7 +96,7 @@ class MixedAirflow(ThisAirflow):  # type: ignore[valid-type]
             return False
 
     def package(self) -> Path:
-        """Return the folder of the package that a component would import now."""
+        """Return the folder of the package that a new component would import."""
         code = "import planasonix_provider; print(planasonix_provider.__path__[0])"
         found = subprocess.run([self.python, "-c", code], env=self.env, capture_output=True, check=True, text=True)
         return Path(found.stdout.strip())

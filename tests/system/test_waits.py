@@ -15,7 +15,7 @@ from tests.system.runs import POLLS_BY_TASK, TaskRun, count_polls, wait_until
 @pytest.mark.parametrize(
     ("stop", "job_seconds"),
     [(kill_process_tree, 15), (kill_process_tree, 60), (terminate, 15)],
-    ids=["killed, the job ends meanwhile", "killed, the job goes on", "ended politely"],
+    ids=["SIGKILL, the job ends first", "SIGKILL, the job continues", "SIGTERM"],
 )
 def test_a_deferred_task_survives_a_restart_of_the_triggerer(
     stop: Callable[[LocalAirflow, str], None],

@@ -1,4 +1,4 @@
-"""The example with an approval, as it is."""
+"""The unchanged example with an approval."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 if AIRFLOW_V_3_1_PLUS:
     from example_dags.planasonix_approved_backfill import dag
 
-    # Airflow finds the DAGs of a file by its global names.
+    # Airflow finds this DAG because it is a global name of this file.
     dag.is_paused_upon_creation = False

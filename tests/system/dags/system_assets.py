@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: syncs whose tables are assets, and DAGs that start when these are loaded."""
+"""DAGs of the system tests: syncs with assets as outlets, and DAGs that these assets start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def asset(connection_id: str, table: str) -> Asset:
 
 
 def waits_for(dag_id: str, schedule: Any) -> None:
-    """A DAG that says which events have started it."""
+    """Define a DAG that returns the events that started it."""
     with DAG(dag_id=dag_id, schedule=schedule, **SETTINGS):
 
         @task
@@ -34,7 +34,7 @@ def waits_for(dag_id: str, schedule: Any) -> None:
             if not AIRFLOW_V_3_0_PLUS:
                 events = triggering_dataset_events.items()
                 return [[uri, event.extra] for uri, events_of_uri in events for event in events_of_uri]
-            # What came through an alias is there a second time, under the alias.
+            # An event through an alias is listed twice: under its asset and under the alias.
             assets = [asset for asset in triggering_asset_events if isinstance(asset, Asset)]
             return [[asset.uri, event.extra] for asset in assets for event in triggering_asset_events[asset]]
 

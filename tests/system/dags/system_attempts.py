@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: work that is tried twice, that may find something else in its way, and edited DAGs."""
+"""DAGs of the system tests: tasks with a retry, with conflicting jobs, and with edited parameters."""
 
 from __future__ import annotations
 

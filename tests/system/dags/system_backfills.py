@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: deferred backfills, a year of them in months, and the cancel of one."""
+"""DAGs of the system tests: deferred backfills, twelve backfills for a year, and a cancel."""
 
 from __future__ import annotations
 

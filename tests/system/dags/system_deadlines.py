@@ -1,4 +1,4 @@
-"""The DAG of the system tests whose runs are late: the callback is the one of the examples."""
+"""A DAG of the system tests whose runs are late. The callback is that of the examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
-# No other DAG of the system tests syncs it.
+# No other DAG of the system tests syncs this connection.
 CONNECTION = "conn_demo_48"
 
 if AIRFLOW_V_3_1_PLUS:

@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: tasks that run out of time, and many that wait."""
+"""DAGs of the system tests: tasks with timeouts, tasks with retries, and many deferred tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ for way in WAYS:
     with DAG(dag_id=f"sync_in_a_short_run_{way}", dagrun_timeout=RUN_TIMEOUT, **settings):
         PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **HOW)
     limit = TIME_LIMITS[way]
-    # Each in a pool of one slot, where it is deferred: what waits takes none.
+    # Deferred tasks use a pool with one slot, which they do not occupy while they wait.
     in_time = {**HOW, "deferrable": deferrable, "pool": ONE_SLOT if deferrable else "default_pool"}
     with DAG(dag_id=f"hurried_syncs_{way}", **settings):
         for name, how in (("timeout", {"timeout": limit}), ("execution_timeout", {"execution_timeout": limit})):
@@ -28,11 +28,11 @@ for way in WAYS:
 with DAG(dag_id="sync_in_the_one_slot", **settings):
     PlanasonixSyncOperator(task_id="sync", deferrable=False, pool=ONE_SLOT, **HOW)
 
-# Those are not to be tried again, and these are: at once, or as soon as Airflow allows.
+# Unlike the tasks above, the next two have retries.
 with DAG(dag_id="sync_tried_again", **settings):
     PlanasonixSyncOperator(task_id="sync", deferrable=False, retries=2, retry_delay=timedelta(seconds=1), **HOW)
 
-# Airflow starts retries even while its API server is away, and each such try fails at once.
+# Airflow starts retries even without its API server, and each such try fails at once. So the delay is longer.
 with DAG(dag_id="sync_tried_again_later", **settings):
     PlanasonixSyncOperator(task_id="sync", deferrable=False, retries=1, retry_delay=timedelta(minutes=1), **HOW)
 

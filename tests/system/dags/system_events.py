@@ -1,4 +1,4 @@
-"""DAGs that start by what ends in Planasonix, whoever has started it."""
+"""DAGs of the system tests that start when jobs end in Planasonix, including jobs of other clients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ settings: dict[str, Any] = {"is_paused_upon_creation": False, "max_active_runs":
 
 
 def watched(name: str, **wanted: Any) -> Asset:
-    """An asset that hears of what ends."""
+    """Return an asset with a watcher for ended work."""
     trigger = PlanasonixEventTrigger(planasonix_conn_id="planasonix_events", poll_interval=3, **wanted)
     return Asset(name, watchers=[AssetWatcher(name="planasonix", trigger=trigger)])
 
 
 @task
 def react(triggering_asset_events: Any = None) -> list[str]:
-    """Name what has started the run."""
+    """Return the ids of the jobs whose events started the run."""
     payloads = [event.extra["payload"] for events in triggering_asset_events.values() for event in events]
     return [payload["job_id"] for payload in payloads]
 
@@ -54,7 +54,7 @@ with DAG(dag_id="events_together", schedule=together, **settings):
 
     @task(inlets=[together])
     def read(triggering_asset_events: Any = None, inlet_events: Any = None) -> list[str]:
-        """Name all that is new for this run."""
+        """Return the ids of all jobs with new events for this run."""
         events = new_events(together, triggering_asset_events, inlet_events)
         return [event.extra["payload"]["job_id"] for event in events]
 

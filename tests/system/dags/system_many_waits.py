@@ -1,4 +1,4 @@
-"""The DAGs of the many waits: the same syncs, by this package's trigger and by one that looks by itself."""
+"""DAGs of the system tests: three hundred syncs with this package's trigger, and the same with a naive trigger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import DAG
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from tests.system.naive import NaiveSyncOperator
 
-# One connection each, for no two syncs of the same one run at a time.
+# One connection for each task, because syncs of the same connection do not run at the same time.
 CONNECTIONS = [f"conn_many_{number:03}" for number in range(300)]
 
 settings: dict[str, Any] = {"schedule": None, "is_paused_upon_creation": False}

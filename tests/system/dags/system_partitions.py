@@ -1,4 +1,4 @@
-"""The DAGs of the system tests of partitions; the recipes themselves are in ``example_dags/``."""
+"""DAGs of the system tests with asset partitions. The recipes themselves are in ``example_dags/``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planasonix_provider.assets.planasonix import planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
 
 HOST = os.environ["PLANASONIX_HOST"]
-#: Their own schedules start nothing that a test would have to tell from what it starts.
+#: The schedules start no runs by themselves, because their period has passed.
 PAST: dict[str, Any] = {
     "start_date": datetime(2024, 1, 1, tzinfo=UTC),
     "end_date": datetime(2024, 12, 31, tzinfo=UTC),
@@ -28,7 +28,7 @@ with DAG(
 
     @task
     def react() -> None:
-        """The DAG is scheduled by the plain asset, whose events with partition keys do not start it."""
+        """Do nothing. Events with partition keys must not start this DAG."""
 
     react()
 

@@ -1,4 +1,4 @@
-"""The DAGs of the system tests that Planasonix itself starts, by webhooks."""
+"""DAGs of the system tests that webhooks start, and DAGs that create a webhook and rotate its secret."""
 
 from __future__ import annotations
 

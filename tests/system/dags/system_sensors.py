@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: sensors, those of a job in each mode."""
+"""DAGs of the system tests: job sensors in each mode, and a sync sensor."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from planasonix_provider.sensors.planasonix import PlanasonixJobSensor, Planason
 SETTINGS: dict[str, Any] = {"schedule": None, "is_paused_upon_creation": False}
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke", "poke_interval": 2},
-    # Airflow may take five seconds to notice that a process has ended, and takes a task that is to run again by then
-    # for one that has crashed.
+    # Airflow may take five seconds to notice that a process has ended. If the next poke is due before, Airflow treats
+    # the task as crashed.
     "reschedule": {"mode": "reschedule", "poke_interval": 8},
     "deferred": {"deferrable": True, "poke_interval": 2},
 }
 
 for name, mode in MODES.items():
-    # A retry would be seen.
+    # The tests check that no retry happens.
     how = {"deferrable": False, "retries": 2, "retry_delay": 1, **mode}
     late = {"job_id": "{{ params.long }}", "timeout": 12}
     with DAG(dag_id=f"job_sensor_{name}", params={"good": None, "bad": None, "long": None}, **SETTINGS):

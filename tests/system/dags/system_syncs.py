@@ -1,4 +1,4 @@
-"""The DAGs of the system tests: syncs in each way to wait. Where they go, and how, comes with the run."""
+"""DAGs of the system tests: syncs that wait on a worker or deferred. The run's params set the connection."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HOW: dict[str, Any] = {
     "poll_interval": 1,
     "timeout": "{{ params.timeout }}",
 }
-# The simulator knows these from the start.
+# The simulator has these connections by default.
 CONNECTIONS = [f"conn_demo_{number:02}" for number in range(1, 6)]
 
 for way, deferrable in (("on_a_worker", False), ("deferred", True)):
     settings: dict[str, Any] = {
         "schedule": None,
         "params": PARAMS,
-        # So that a None among the params arrives as one.
+        # So that a param None is rendered as None.
         "render_template_as_native_obj": True,
         "is_paused_upon_creation": False,
     }
