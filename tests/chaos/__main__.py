@@ -4,10 +4,10 @@
     make chaos SEED=8 DISTRIBUTED=1   two triggerers, and Celery with two workers
     make chaos-short                  fewer tasks and a shorter storm, in less than five minutes
 
-The storm runs Airflow 3.3 with PostgreSQL and the simulator in its own process, which is killed, too. The seed alone
-decides the plan of the storm, with the same version of this repository; the plan is printed first. After the storm,
-the tasks have some minutes to end. Then the auditor, which shares no code with the provider, compares Airflow's
-database with the simulator's ledger and assigns each piece of work to a task.
+The storm runs Airflow 3.3 with PostgreSQL, and the simulator in its own process, which is killed, too. In one version
+of this repository, a seed always gives the same plan, which is printed first. After the storm, the tasks have some
+minutes to end. Then the auditor, which shares no code with the provider, compares Airflow's database with the ledger
+(the simulator's file ``--state``) and assigns each piece of work, a job or a backfill, to a task.
 
 The output is the plan, each action when it happens, and counts. A violation is one of
     lost         a task reports no work, or other work than its last; or work belongs to no task
@@ -19,10 +19,10 @@ The output is the plan, each action when it happens, and counts. A violation is 
     crashed      a component that ended without an action; it is started again
     huge         megabytes of one text in a log file, a database table or another file
     key          an API key in a log file, a database table or another file
-    metrics      starts or ends that the metrics do not have as the ledger does, without a kill that explains it
-each with the timeline of its task: tries, work, actions and Airflow's events. "allowed" counts what cannot be
-prevented: no code of the provider runs if its worker is killed or its trigger has not started, and a server that does
-not respond accepts no cancel. The exit code is 1 if there is a violation.
+    metrics      counts of starts or ends that differ from the ledger, without a kill that explains it
+Each violation comes with the timeline of its task: tries, work, actions and Airflow's events. "allowed" counts cases
+that the provider cannot prevent: none of its code runs if its worker is killed or its trigger has not started, and a
+server that does not respond accepts no cancel. The exit code is 1 if there is a violation.
 
 ``.chaos/seed-…`` keeps all logs, the ledger, ``actions.jsonl`` and ``history.json``. To repeat the audit alone:
 ``python -m tests.chaos.auditor .chaos/seed-7/history.json``.
@@ -45,12 +45,12 @@ from tests.chaos.readers import read_history
 from tests.chaos.report import report
 from tests.chaos.storm import Storm
 
-#: For how many seconds after the storm the tasks may go on: on a slow machine they do, on a quick one they have ended.
+#: Maximum seconds to wait for tasks after the storm. On a fast machine they have ended by then.
 MAX_SECONDS_AFTER_STORM = {"full": 900.0, "short": 600.0}
 
 
 def main() -> int:
-    """Run one seed, and tell what came of it.
+    """Run one seed, and print the report.
 
     :return: the exit code: 1 if there is a violation.
     """
@@ -66,7 +66,7 @@ def main() -> int:
     distributed = True if options.distributed else False if options.local else None
     plan = make(options.seed, distributed=distributed, size="short" if options.short else "full")
     print(plan, flush=True)
-    # As Ctrl-C does, so that all that was started is ended.
+    # Handle SIGTERM like Ctrl-C, so that all processes are ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     home = ROOT / ".chaos" / f"seed-{plan.seed}{'-distributed' if plan.distributed else ''}{'-short' * options.short}"
     began = time.monotonic()
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def _wait_for_the_end(all_of_it: Environment, plan: Plan, storm: Storm) -> None:
-    """Wait until every task and all work is over, or time is up."""
+    """Wait until all tasks and all work are over, but not longer than ``MAX_SECONDS_AFTER_STORM``."""
     wait_until(lambda: all_of_it.planasonix.is_up, "the simulator is up again")
     all_of_it.planasonix.calm()
     storm.cancel_orphans()

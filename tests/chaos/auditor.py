@@ -22,13 +22,13 @@ from tests.chaos.metrics import disagreements
 GRACE = timedelta(seconds=15)
 #: The same during a disturbance.
 GRACE_IN_TROUBLE = timedelta(seconds=45)
-#: The first such line of a task's log ends the part before its operator executes.
+#: The first such line in a task's log comes just before its operator executes.
 EXECUTES = "::endgroup::"
 #: How long a try may take from its start until its process knows the work, on a busy machine.
 SLOW_START = timedelta(seconds=45)
-#: How long before an event an action may be its cause.
+#: The maximum time from an action to an event that it causes.
 CAUSE = timedelta(seconds=45)
-#: Airflow's database and the ledger use one clock, but write their entries one after the other.
+#: Airflow's database and the ledger use the same clock, but do not write their entries at the same moment.
 SLACK = timedelta(seconds=1)
 
 DONE = ("succeeded", "completed")
@@ -43,11 +43,11 @@ PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
 
 #: Short disturbances: a try whose work was already polled must survive them.
 PASSING = ("refuse", "spoil_lists", "delete_connection")
-#: Those during which a start may fail; an unreadable row is no reason to fail.
+#: Disturbances that may make a start fail. An unreadable row must not.
 IN_THE_WAY_OF_A_START = ("refuse", "delete_connection")
 #: How long a disturbance must be tolerated.
 PATIENCE = timedelta(seconds=60)
-#: How long after a disturbance it may still end a task.
+#: How long a disturbance may end tasks after it is over.
 AFTERMATH = timedelta(seconds=5)
 
 VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", "huge", "key", "metrics")
@@ -55,7 +55,7 @@ VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", 
 
 @dataclass(frozen=True)
 class Violation:
-    """A broken promise; ``kind`` is one of :data:`VIOLATIONS`."""
+    """A violation; ``kind`` is one of :data:`VIOLATIONS`."""
 
     kind: str
     task: str | None
@@ -83,7 +83,7 @@ class Findings:
 
 
 def audit(history: History) -> Findings:
-    """Return what is wrong in the history of a storm."""
+    """Return the findings about the history of a storm."""
     findings = Findings()
     for place in history.keys_found:
         findings.violate("key", None, f"an API key is in {place}")
@@ -144,7 +144,7 @@ class _Case:
     def _allow(self, limit: str, text: str) -> None:
         self.findings.allow(limit, f"{self.task.name}: {text}")
 
-    # --- Started once? ---
+    # --- Was the work started once? ---
 
     def _judge_the_number(self) -> None:
         for mark, times in Counter(work.mark for work in self.works if work.mark).items():
@@ -170,7 +170,7 @@ class _Case:
             elif not clear and old.outcome in DONE:
                 self._violate("doubled", f"{new.id} was started after {old.id}, which has {old.outcome}")
 
-    # --- Given up, and ended? ---
+    # --- Did the work end with its attempt? ---
 
     def _judge_what_was_given_up(self) -> None:
         for work, at, why, action in self._given_up():
@@ -192,12 +192,15 @@ class _Case:
                 self._allow("ended by itself before a cancel was due", text)
 
     def _given_up(self) -> Iterator[tuple[Work, datetime, str, Action | None]]:
-        """Yield work whose attempt ended, and when; cleared work is judged when the next work starts."""
+        """Yield work whose attempt ended, with the time, the reason and the action.
+
+        Cleared work is judged when the next work starts.
+        """
         marks = [action for action in self.actions if action.kind == "mark_failed"]
         for mark in marks:
             for work in self.works:
                 clear = self._action("clear", mark.at, work.began)
-                # What is started in the moment before the process hears of it belongs to it, too.
+                # The process may start this work just before it learns of the mark.
                 if not clear and work.began <= mark.at + GRACE and (work.ended is None or work.ended > mark.at):
                     yield work, max(mark.at, work.began), "was marked failed", mark
         last = self.task.tries[-1] if self.task.tries else None
@@ -212,7 +215,7 @@ class _Case:
                 yield old[-1], clear.at, "was cleared", clear
 
     def _judge_the_time(self) -> None:
-        """The timeout counts from the execution of each try; work must not run after the timeout of the last one."""
+        """Work must not run after the timeout of the last try. Each try has its own timeout."""
         last = self.task.tries[-1] if self.task.tries else None
         if not (self.task.timeout and last and last.began and self.works):
             return
@@ -276,7 +279,7 @@ class _Case:
         since = max(deferred, default=at)
         return any("starting" in event.text for event in self._events("trigger", since - SLACK, at))
 
-    # --- Cancelled for a reason? ---
+    # --- Was the work cancelled for a reason? ---
 
     def _judge_cancels(self) -> None:
         for work in self.works:
@@ -291,7 +294,7 @@ class _Case:
             causes = [
                 self.task.timeout and any(then + timeout <= at for then in began),
                 self._action("mark_failed", work.began - SLACK, at + SLACK),
-                # By the trigger at once, or by the next try, which may be long in coming.
+                # The trigger cancels at once, but the next try may start much later.
                 self._action("clear", work.began - SLACK, at + SLACK),
                 self._action("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
                 self._killed(PLACES_OF_TASKS, at - CAUSE, at + SLACK, signal="SIGTERM"),
@@ -301,10 +304,10 @@ class _Case:
             if not any(causes):
                 self._violate("wrong state", f"{work.id} was cancelled, for which there is no reason")
 
-    # --- Tried again for a reason? ---
+    # --- Did each try fail for a reason? ---
 
     def _judge_tries(self) -> None:
-        """A disturbance of less than a minute must not fail a try whose work was polled before."""
+        """A disturbance of less than a minute must not fail a try whose work was polled before it."""
         for one in self.task.tries:
             if one.state not in ("failed", "up_for_retry") or not (one.began and one.ended):
                 continue
@@ -327,7 +330,7 @@ class _Case:
         return None
 
     def _over(self, action: Action) -> datetime:
-        """Return when a disturbance ended: that of a connection ends when it is created again."""
+        """Return when a disturbance ended. A deleted connection is one until it is created again."""
         if action.kind == "delete_connection":
             created = [
                 each.at for each in self.history.actions if each.kind == "create_connection" and each.at >= action.at
@@ -347,7 +350,7 @@ class _Case:
             or any("this task's cannot be told" in event.text for event in self._events("task", since, until))
         )
 
-    # --- The state that its work justifies? ---
+    # --- Does the work justify the task's state? ---
 
     def _judge_success(self) -> None:
         works = {work.id: work for work in self.history.works}
@@ -385,7 +388,7 @@ class _Case:
         if any(action.kind == "mark_failed" and action.at >= began - SLACK for action in self.actions):
             return
         if self.task.timeout and not self.works and ended >= began + timedelta(seconds=self.task.timeout) - SLACK:
-            # Its time was up before anything could be started.
+            # The timeout passed before the task could start work.
             return
         if any(
             "this task's cannot be told" in event.text for event in self._events("task", began - SLACK, ended + SLACK)
@@ -417,7 +420,7 @@ class _Case:
         else:
             self._violate("wrong state", f"the task has failed, and {has}")
 
-    # --- Tools ---
+    # --- Helpers ---
 
     def _was_a_try(self, number: int | None) -> bool:
         """Return whether a try existed; if the scheduler treated it as lost, only the log shows it."""
@@ -453,7 +456,7 @@ class _Case:
         return None
 
     def _killed(self, components: tuple[str, ...], since: datetime, until: datetime, **facts: object) -> Action | None:
-        """Return a kill of one of the components; a restart kills what is left of one, too."""
+        """Return a kill of one of the components. A restart counts, because it first kills remaining processes."""
         for action in self.history.actions:
             is_one = action.kind in ("kill", "freeze", "restart") and action.facts.get("component") in components
             if is_one and since <= action.at <= until and facts.items() <= action.facts.items():

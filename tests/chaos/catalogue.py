@@ -1,4 +1,4 @@
-"""The tasks that the storm hits: sixty, of all kinds. The DAG, the storm and the auditor take them from here."""
+"""The sixty tasks of the storm, of all kinds. The DAG, the plan and the readers use this list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 DAG_ID = "chaos"
-#: How many tasks the DAG has: "full", or "short" for a storm of a few minutes. Airflow's processes get it this way.
+#: The environment variable that sets the number of tasks: "full", or "short" for a storm of a few minutes.
 SIZE = "CHAOS_SIZE"
 #: The Airflow connection.
 CONN_ID = "planasonix_chaos"
@@ -18,19 +18,19 @@ Size = Literal["full", "short"]
 
 @dataclass(frozen=True)
 class Spec:
-    """A task, or a mapped one.
+    """A task or a mapped task.
 
-    :param task_id: what it is called.
-    :param connections: Planasonix's connections: one, or those of the mapped tasks.
-    :param starts: what it starts.
+    :param task_id: its id.
+    :param connections: the connection in Planasonix, or one for each mapped task instance.
+    :param starts: the kind of work that it starts.
     :param deferrable: whether it waits in the triggerer.
-    :param retries: how often Airflow tries it again.
-    :param timeout: for how many seconds it waits.
-    :param is_mapped: whether it is a mapped one.
-    :param cancel_on_kill: whether its work is cancelled when it gives up.
-    :param on_conflict: what it does where another sync is in its way.
-    :param is_long: whether its work takes far longer than others'.
-    :param fails_once: whether the first of its work fails.
+    :param retries: its retries in Airflow.
+    :param timeout: its timeout in seconds.
+    :param is_mapped: whether it is mapped.
+    :param cancel_on_kill: whether its work is cancelled when it ends early.
+    :param on_conflict: how it handles a running sync of the same connection.
+    :param is_long: whether its work takes much longer than that of other tasks.
+    :param fails_once: whether its first work fails.
     """
 
     task_id: str
@@ -46,10 +46,7 @@ class Spec:
     fails_once: bool = False
 
     def names(self) -> Iterator[tuple[str, int, str]]:
-        """Name the task instances.
-
-        :return: for each its name, its map index and its connection.
-        """
+        """Yield the name, the map index and the connection of each task instance."""
         for index, connection_id in enumerate(self.connections):
             yield (
                 name_of(self.task_id, index if self.is_mapped else -1),
@@ -59,16 +56,12 @@ class Spec:
 
 
 def name_of(task_id: str, map_index: int) -> str:
-    """Name a task instance."""
+    """Return the name of a task instance."""
     return task_id if map_index < 0 else f"{task_id}[{map_index}]"
 
 
 def catalogue(size: str | None = None) -> list[Spec]:
-    """List the tasks.
-
-    :param size: how many; default as the environment says.
-    :return: the tasks, of which some are mapped.
-    """
+    """Return the tasks of a size, by default that of the environment."""
     is_full = (size or os.environ.get(SIZE, "full")) == "full"
 
     def some(name: str, full: int, short: int, **how: object) -> list[Spec]:
@@ -82,7 +75,7 @@ def catalogue(size: str | None = None) -> list[Spec]:
         return [Spec(name, connections, is_mapped=True, **how)] if count else []  # type: ignore[arg-type]
 
     def pair(how: Literal["attach", "wait"]) -> list[Spec]:
-        """One that starts, and one that may find it in its way."""
+        """Return two tasks that sync the same connection, so that one may conflict with the other."""
         connections = (f"conn_{how}_pair",)
         return [
             Spec(f"{how}_first", connections, on_conflict="wait"),

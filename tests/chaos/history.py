@@ -1,4 +1,4 @@
-"""What has happened in a storm, as data: what the auditor judges, and what can be judged again later."""
+"""The history of a storm as data. The auditor judges it, and can do so again from the stored file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 
 class Try(BaseModel):
-    """One try of a task, by Airflow's database.
+    """One try of a task, from Airflow's database.
 
-    :param max_tries: the number of the last retry that Airflow would make at that time.
+    :param max_tries: Airflow's ``max_tries`` at that time: a retry is left if ``number`` is at most this.
     """
 
     number: int
@@ -24,15 +24,15 @@ class Try(BaseModel):
 class Task(BaseModel):
     """A task instance.
 
-    :param name: its task_id, with the map index where it is mapped.
-    :param connection_id: Planasonix's connection.
+    :param name: its task_id, with the map index if it is mapped.
+    :param connection_id: the connection in Planasonix.
     :param starts: "job" or "backfill".
-    :param cancel_on_kill: whether its work is to be cancelled when it gives up.
-    :param on_conflict: what it does where another sync is in its way.
-    :param timeout: for how many seconds it waits.
-    :param state: the state in which Airflow has left it.
+    :param cancel_on_kill: whether its work must be cancelled when it ends early.
+    :param on_conflict: how it handles a running sync of the same connection.
+    :param timeout: its timeout in seconds.
+    :param state: its last state in Airflow.
     :param tries: its tries in order.
-    :param returned: the id of the work that it has accounted for.
+    :param returned: the id of the work in its result.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Task(BaseModel):
 
 
 class Work(BaseModel):
-    """A sync or a backfill that was started, by the simulator's ledger.
+    """A sync or a backfill, from the simulator's ledger.
 
     :param id: its id.
-    :param connection_id: of which connection.
-    :param task: whose it is, by its metadata.
-    :param try_number: of which try, by its metadata.
-    :param mark: what names its start, by its metadata.
+    :param connection_id: its connection.
+    :param task: the name of its task, from its metadata.
+    :param try_number: the try that started it, from its metadata.
+    :param mark: the key of its attempt, from its metadata.
     :param began: when it was started.
     :param ended: when it ended.
-    :param outcome: how it ended.
-    :param cancel_asked: when its cancel was first asked for; of a backfill, that of one of its jobs.
+    :param outcome: its final state.
+    :param cancel_asked: when the first cancel was requested; for a backfill, that of any of its jobs.
     :param jobs: the jobs of a backfill.
     """
 
@@ -74,7 +74,7 @@ class Work(BaseModel):
 
 
 class Action(BaseModel):
-    """What the storm did."""
+    """An action of the storm."""
 
     at: datetime
     kind: str
@@ -84,7 +84,7 @@ class Action(BaseModel):
 
 
 class Counted(BaseModel):
-    """A sum of the metrics: ``what`` is ``started`` or an outcome."""
+    """A sum of the metrics. ``what`` is ``started`` or an outcome."""
 
     connection_id: str
     what: str
@@ -92,7 +92,7 @@ class Counted(BaseModel):
 
 
 class Event(BaseModel):
-    """What a log says: Airflow's own log table (``source`` is "airflow"), or the file of a task or a trigger."""
+    """A log entry. ``source`` is "airflow" for Airflow's log table, or "task", "trigger" or "supervisor" for a file."""
 
     at: datetime
     task: str | None
@@ -101,21 +101,21 @@ class Event(BaseModel):
 
 
 class History(BaseModel):
-    """All of it.
+    """The whole history.
 
-    :param seed: what the storm was made from.
-    :param distributed: whether it was a distributed Airflow.
-    :param settings: how the simulator behaved.
+    :param seed: the seed of the storm.
+    :param distributed: whether Airflow was distributed.
+    :param settings: the settings of the simulator.
     :param tasks: every task instance.
-    :param works: all that was started, by the ledger.
-    :param actions: what the storm did.
-    :param events: what logs say.
-    :param keys_found: where an API key was found.
-    :param huge_found: where a text of megabytes was found.
-    :param refused: how many answers the proxy has refused or spoilt, by how.
-    :param counted: the sums of the metrics; ``None`` if there was no listener.
-    :param metric_values: how many values of each metric were received.
-    :param ended: when the calm was over.
+    :param works: all syncs and backfills, from the ledger.
+    :param actions: the actions of the storm.
+    :param events: entries of logs.
+    :param keys_found: the places that contain an API key.
+    :param huge_found: the places that contain a text of megabytes.
+    :param refused: the number of responses that the proxy rejected or changed, by kind.
+    :param counted: the sums of the metrics; ``None`` without a listener.
+    :param metric_values: the number of received values of each metric.
+    :param ended: when the history was read, after all tasks had ended.
     """
 
     seed: int = 0

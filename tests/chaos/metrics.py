@@ -1,12 +1,12 @@
 """Compares the metrics that Airflow has sent with the simulator's ledger.
 
-A StatsD server counts, for each connection in Planasonix, the starts and ends that tasks have sent. Metrics have no ids
-of jobs, but each task of the storm has its own connection. The counts must be those of the ledger, with two exceptions:
+A StatsD server counts the starts and ends that tasks have sent, for each connection in Planasonix. Metrics have no job
+ids, but nearly every task of the storm has its own connection. The counts must match the ledger, with two exceptions:
 
-- A process that is killed between the response of the API and the counter loses one start or one end. So of each
-  connection, at most as many may be missing as work was disturbed by a kill. A mark or a clear by hand kills, too.
-- A task that attaches to the work of another one counts its end once more. A retry counts once more what the killed try
-  before has counted, but not recorded.
+- A process that is killed between the API's response and the counter loses one start or one end. So at most one may be
+  missing for each job or backfill that a kill disturbed. Marking or clearing a task by hand is a kill, too.
+- A task that attaches to the work of another task counts the end a second time. So does a retry, if the killed try
+  had counted the work but not stored its record.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from datetime import datetime, timedelta
 
 from tests.chaos.history import Action, Counted, History, Work
 
-#: A counter of jobs, with the tags of InfluxDB.
+#: A counter of jobs, with tags in InfluxDB's format.
 _LINE = re.compile(
     r"airflow\.planasonix\.job\.(?P<what>started|succeeded|failed|cancelled),(?P<tags>[^:]+):(?P<n>\d+)\|c"
 )
 _NAME = re.compile(r"airflow\.(planasonix\.[\w.]+)")
-#: Metrics that every storm must bring: from workers, and from triggerers.
+#: Metrics that workers and triggerers must send in every storm.
 EXPECTED = ("planasonix.request", "planasonix.job.event_delay", "planasonix.waits.deferred", "planasonix.poll.duration")
-#: The names of outcomes in the ledger that are not those of the metrics.
+#: Outcomes in the ledger, and their different names in the metrics.
 OUTCOMES = {"completed": "succeeded"}
-#: What is compared.
+#: The counters that are compared.
 WHAT = ("started", "succeeded", "failed", "cancelled")
-#: The actions that end a process of a task, or a trigger.
+#: The actions that end a task's process or trigger.
 KILLS = ("kill", "kill_task", "freeze", "restart", "mark_failed", "clear")
 #: How long after a kill the process may still end, or Airflow may start the next try.
 AFTERMATH = timedelta(seconds=45)
 
 
 class MetricsListener:
-    """A StatsD server on a free port, which adds up the counters of jobs."""
+    """A StatsD server on a free port that adds up the counters of jobs."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._counts: Counter[tuple[str, str]] = Counter()
-        #: How many values of each metric of this package have arrived.
+        #: The number of received values of each metric of this package.
         self.values: Counter[str] = Counter()
         threading.Thread(target=self._receive, daemon=True).start()
 
     @property
     def settings(self) -> dict[str, str]:
-        """The environment that lets Airflow send its metrics here."""
+        """The environment that makes Airflow send its metrics to this server."""
         return {
             "AIRFLOW__METRICS__STATSD_ON": "True",
             "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
@@ -66,7 +66,7 @@ class MetricsListener:
                 self.count(line)
 
     def count(self, line: str) -> None:
-        """Add a line; other metrics and the ends that sensors have seen are left out."""
+        """Add the value of a line. Ignore other metrics, and ends that sensors have sent."""
         if name := _NAME.match(line):
             self.values[name[1]] += 1
         if found := _LINE.fullmatch(line):
@@ -83,7 +83,7 @@ class MetricsListener:
 
 
 def summary(history: History) -> Iterator[str]:
-    """Yield how many starts and ends the metrics have, of how many in the ledger."""
+    """Yield the numbers of starts and ends in the metrics and in the ledger."""
     sent, connections = _sent(history), _connections(history)
     for what in WHAT:
         recorded = sum(_recorded(one.works)[what] for one in connections)
@@ -115,7 +115,7 @@ def disagreements(history: History) -> Iterator[tuple[str, str | None]]:
 
 
 class _Connection:
-    """A connection in Planasonix, with its work and with the kills of its tasks."""
+    """A connection in Planasonix, with its work and the kills of its tasks."""
 
     def __init__(self, history: History, connection_id: str) -> None:
         self.connection_id = connection_id
@@ -125,7 +125,7 @@ class _Connection:
         self._kills = [each for each in history.actions if each.kind in KILLS and each.task in (None, *names)]
         self._ended = history.ended
         self._tasks = {task.name: task for task in tasks}
-        #: How many tasks may attach to the work of another one.
+        #: The number of tasks that may attach to the work of another task.
         self.attached = sum(task.on_conflict == "attach" for task in tasks)
 
     def is_disturbed(self, work: Work, what: str) -> bool:

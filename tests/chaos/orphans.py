@@ -1,4 +1,4 @@
-"""Runs the command for orphaned jobs after a storm, as cron would, and looks for those that it leaves."""
+"""Runs ``orphans --cancel`` once after a storm, as cron would, and lists the orphans that it misses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Outcome:
 
 
 def cancel_orphans(environment: Environment) -> Outcome:
-    """Run the command once, and list the work that runs on although its task was over before."""
+    """Run the command, and list the work that still runs although its task was over before."""
     over = _over(environment)
     command = [environment.airflow.python, *COMMAND]
     done = subprocess.run(
@@ -50,7 +50,7 @@ def cancel_orphans(environment: Environment) -> Outcome:
 
 
 def _over(environment: Environment) -> set[str]:
-    """The tasks that are over and whose work may be cancelled."""
+    """Return the tasks that are over and whose work may be cancelled."""
     query = "select task_id, map_index, state from task_instance where run_id = %s"
     kept = {spec.task_id for spec in catalogue() if not spec.cancel_on_kill}
     rows = environment.database.rows(query, environment.run_id)

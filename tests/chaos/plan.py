@@ -1,7 +1,7 @@
-"""What a storm is going to do: made from a seed alone, before anything runs.
+"""The plan of a storm, made from a seed alone, before anything runs.
 
-Nothing here knows of a run: a target is a component, or a place between 0 and 1 in the list of what is there when it is
-time. So the same seed is the same plan, whatever the run makes of it.
+The same seed always gives the same plan, because a plan names no tasks. A target is a component, or a number between 0
+and 1: the position in the list of suitable tasks at the time of the action.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from tests.chaos.catalogue import Size, Spec, catalogue
 from tests.support.proxy import REFUSALS, Oddity
 
-#: For how many seconds the storm lasts.
+#: The duration of the storm in seconds.
 STORM = {"full": 130.0, "short": 55.0}
-#: How often each kind of action is done in a full storm, and in a short one.
+#: The number of actions of each kind in a full storm, and in a short one.
 COUNTS: dict[str, tuple[int, int]] = {
     "kill": (8, 3),
     "kill_task": (8, 3),
@@ -32,17 +32,17 @@ COUNTS: dict[str, tuple[int, int]] = {
     "refuse": (6, 3),
     "spoil_lists": (2, 1),
     "delete_connection": (2, 1),
-    # A minute of a storm: the short one has no time for it.
+    # It takes a minute, which is too long for a short storm.
     "api_server_away": (1, 0),
     "end_by_hand": (2, 1),
 }
-#: When the API server goes away: tasks on workers have started, and still wait.
+#: The second at which the API server is killed: tasks on workers have started, and still wait.
 AWAY_AT = (22.0, 30.0)
-#: For how many seconds it is away: a task's supervisor gives up after three heartbeats, which takes 37 s.
+#: The seconds until it restarts. A task's supervisor gives up after three failed heartbeats, which takes 37 s.
 AWAY_SECONDS = (48.0, 55.0)
-#: How many of the connections have something odd in the answers about their work, but for those whose work fails.
+#: The share of connections with odd values in responses. Connections whose work fails always have them.
 ODD_SHARE = 0.3
-#: What the simulator answers a start with, once it has had its effect or before.
+#: The simulator's responses to a lost start, which may have had its effect or not.
 LOST_STARTS: tuple[dict[str, Any], ...] = (
     {"kind": "reset"},
     {"kind": "cut"},
@@ -58,12 +58,12 @@ CANCELS = ("cancel_job", "get_job", "list_jobs", "get_job_results", "get_backfil
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that the storm does.
+    """One planned action.
 
-    :param at: at which second.
-    :param kind: what it does.
-    :param target: a component, or a place from 0 to 1 among the tasks that are fit for it.
-    :param how: what else there is to say.
+    :param at: its time in seconds.
+    :param kind: its kind, a key of ``COUNTS`` or a follow-up of one.
+    :param target: a component, or a position from 0 to 1 in the list of suitable tasks.
+    :param how: its other parameters.
     """
 
     at: float
@@ -78,15 +78,15 @@ class Action:
 
 @dataclass(frozen=True)
 class Plan:
-    """A storm.
+    """The plan of a storm.
 
-    :param seed: what it is made from.
+    :param seed: its seed.
     :param distributed: whether Airflow has two triggerers, and Celery with two workers.
     :param size: "full" or "short".
-    :param settings: how the simulator behaves.
-    :param seconds: for how long the works of each connection run.
-    :param oddities: what is odd in the answers about the work of a connection.
-    :param actions: what happens, in order.
+    :param settings: the settings of the simulator.
+    :param seconds: the duration of the work of each connection.
+    :param oddities: the odd values in responses about the work of a connection.
+    :param actions: the actions in order.
     """
 
     seed: int
@@ -108,12 +108,11 @@ class Plan:
 
 
 def make(seed: int, *, distributed: bool | None = None, size: Size = "full") -> Plan:
-    """Make the plan of a seed.
+    """Return the plan of a seed.
 
-    :param seed: any number. Odd ones are distributed.
-    :param distributed: whether it is, whatever the seed says.
+    :param seed: any number. Plans of odd seeds are distributed.
+    :param distributed: overrides the choice by the seed.
     :param size: "full" or "short".
-    :return: the plan.
     """
     is_distributed = seed % 2 == 1 if distributed is None else distributed
     dice = random.Random(f"{seed} {is_distributed} {size}")
@@ -129,7 +128,7 @@ def make(seed: int, *, distributed: bool | None = None, size: Size = "full") -> 
 
 
 def _oddities(dice: random.Random, size: Size) -> dict[str, Oddity]:
-    """Choose what is odd in the answers about each connection's work; a message of what fails is odd in each way."""
+    """Choose odd values for responses about each connection's work. Connections whose work fails get every kind."""
     ways: tuple[Oddity, ...] = ("nul", "huge", "infinite")
     odd: dict[str, Oddity] = {}
     failing = 0
@@ -145,18 +144,18 @@ def _oddities(dice: random.Random, size: Size) -> dict[str, Oddity]:
 
 def _seconds(dice: random.Random, spec: Spec) -> float:
     if spec.timeout:
-        # So long that nobody can take its own end for a cancel.
+        # So long that the work cannot end by itself when the cancel is due.
         return round(dice.uniform(120, 150), 1)
     return round(dice.uniform(60, 90) if spec.is_long else dice.uniform(5, 30), 1)
 
 
 def _actions(dice: random.Random, kind: str, size: Size, distributed: bool) -> list[Action]:
-    """Make the actions of one kind: they are spread over the storm, so that what was killed comes back in between."""
+    """Make the actions of one kind, spread over the storm so that killed components can restart in between."""
     count = COUNTS[kind][size == "short"]
     if kind == "freeze" and not distributed:
         return []
     make_one = _MAKERS[kind]
-    # A third of the tasks has started before long, and what is not started loses no answer.
+    # In a short storm, responses to starts get lost early, because few tasks start later.
     span = STORM[size] / 4 if (kind, size) == ("lose_start", "short") else STORM[size]
     step = span / count if count else 0
     begins = [step * number + dice.uniform(0, step) for number in range(count)]
@@ -193,13 +192,13 @@ def _freeze(dice: random.Random, at: float, turn: int, distributed: bool) -> Act
 
 
 def _lose_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Lose the answer to a start: after its effect mostly, for that is the hard case."""
+    """Lose the response to a start. In most cases the start has had its effect, because that is the hard case."""
     when = "before" if turn % 3 == 2 else "after"
     return Action(at, "fault", None, {**dice.choice(LOST_STARTS), "route": dice.choice(STARTS), "when": when})
 
 
 def _fault(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Disturb everything for a while."""
+    """Disturb requests of all kinds for a while."""
     waves: list[dict[str, Any]] = [
         {"kind": "status", "status": 429, "headers": {"Retry-After": "2"}, "times": dice.randint(10, 30)},
         {"kind": "hang", "seconds": 20, "times": dice.randint(2, 5)},
@@ -225,13 +224,13 @@ def _mark_failed(dice: random.Random, at: float, turn: int, distributed: bool) -
 
 
 def _kill_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Kill the next task that starts something, while the answer to its start is outstanding."""
+    """Kill the next task that starts work while it waits for the response."""
     how = {"signal": "SIGTERM" if turn == 3 else "SIGKILL", "when": "before" if turn == 2 else "after", "seconds": 6}
     return Action(at, "kill_start", None, how)
 
 
 def _refuse(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Let the proxy refuse reads mostly, for they are what a wait is made of."""
+    """Make the proxy reject requests, mostly reads, because a wait consists of reads."""
     which = "writes" if turn % 3 == 2 else "reads"
     how = list(REFUSALS)[turn % len(REFUSALS)]
     return Action(at, "refuse", None, {"which": which, "how": how, "seconds": round(dice.uniform(5, 12), 1)})
@@ -246,14 +245,14 @@ def _delete_connection(dice: random.Random, at: float, turn: int, distributed: b
 
 
 def _api_server_away(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Kill the API server, and bring it back only when the supervisors of tasks have given up."""
+    """Kill the API server, and restart it only after the supervisors of tasks have given up."""
     return Action(
         round(dice.uniform(*AWAY_AT), 1), "api_server_away", None, {"down": round(dice.uniform(*AWAY_SECONDS), 1)}
     )
 
 
 def _end_by_hand(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Mark a deferred task failed while no triggerer runs: for so long that the API server notices."""
+    """Mark a deferred task failed while no triggerer runs, for so long that the API server notices."""
     return Action(at, "end_by_hand", _place(dice), {"down": round(dice.uniform(10, 14), 1)})
 
 

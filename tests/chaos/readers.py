@@ -1,4 +1,4 @@
-"""Reads what a storm has left: Airflow's database by plain SQL, the simulator's ledger, and all files."""
+"""Reads the results of a storm: Airflow's database with plain SQL, the simulator's ledger, and all files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.catalogue import catalogue, name_of
 from tests.chaos.history import Action, Event, History, Task, Try, Work
 from tests.support.proxy import HUGE
 
-# These know the provider, which the auditor and what it reads by do not.
+# These modules import the provider. The auditor and its readers must not.
 if TYPE_CHECKING:
     from tests.chaos.environment import Database, Environment
     from tests.chaos.plan import Plan
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 #: A part of the huge texts that is too long for any log or table.
 LONG = HUGE[:100_000]
-# Of a task's log, what names work, and what is a trouble.
+# Matches lines of a task's log that name work or report trouble.
 _TELLING = re.compile(
     r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|[Cc]hecking|unknown|::endgroup::"
 )
-# What a supervisor says of a task, in the log of the component that it is part of.
+# Matches a supervisor's line about a task's failed heartbeat, in the log of its component.
 _HEARTBEAT = re.compile(
     r"^(?P<at>\S+Z) .*Failed to send heartbeat.*failed_heartbeats=(?P<count>\d+)"
     r".*ti_id=UUID\('(?P<ti_id>[0-9a-f-]+)'\)",
@@ -34,15 +34,9 @@ _HEARTBEAT = re.compile(
 
 
 def read_history(plan: Plan, environment: Environment, storm: Storm) -> History:
-    """Read all of it.
-
-    :param plan: the plan of the storm.
-    :param environment: what ran.
-    :param storm: what was done.
-    :return: what has happened.
-    """
+    """Return the history of a storm."""
     ledger = read_ledger(environment.planasonix.ledger)
-    # A search that does not find what is everywhere would not find a key.
+    # Check that the search works, with a text that is in many files and tables.
     assert list(keys_in_tables(environment.database, [environment.run_id]))
     assert list(keys_in_files(environment.home, [environment.run_id]))
     return History(
@@ -73,11 +67,7 @@ def read_history(plan: Plan, environment: Environment, storm: Storm) -> History:
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """Read a ledger; a line that was torn by a kill is left out.
-
-    :param path: where it is.
-    :return: its lines.
-    """
+    """Return the lines of a ledger. A kill may truncate a line; such lines are skipped."""
     lines = []
     for line in path.read_bytes().split(b"\n"):
         if line.strip():
@@ -89,14 +79,9 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
 
 
 def works_of(ledger: Iterable[dict[str, Any]], run_id: str) -> list[Work]:
-    """Make of the lines of a ledger what was started.
-
-    :param ledger: the lines.
-    :param run_id: the DAG run whose tasks count.
-    :return: the work, the oldest first.
-    """
+    """Return the work that a ledger lists, oldest first. Only work of the DAG run has a task."""
     works: dict[str, Work] = {}
-    # Which work a job belongs to: a sync is its own.
+    # The work that each job belongs to. A sync belongs to itself.
     parents: dict[str, str] = {}
     for line in ledger:
         how = line.get("arguments") or {}
@@ -137,12 +122,7 @@ def _work(work_id: str, how: dict[str, Any], at: datetime, run_id: str) -> Work:
 
 
 def read_tasks(database: Database, run_id: str) -> list[Task]:
-    """Read the task instances.
-
-    :param database: Airflow's.
-    :param run_id: of which DAG run.
-    :return: the tasks, with their tries.
-    """
+    """Return the task instances of a DAG run, with their tries."""
     columns = "task_id, map_index, try_number, max_tries, state, start_date, end_date"
     now = {_name(row): row for row in database.rows(f"select {columns} from task_instance where run_id = %s", run_id)}
     before = database.rows(f"select {columns} from task_instance_history where run_id = %s order by try_number", run_id)
@@ -206,7 +186,7 @@ def _events_of_the_database(database: Database) -> Iterator[Event]:
 
 
 def _events_of_files(logs: Path) -> Iterator[Event]:
-    """Read what tasks and triggers have logged."""
+    """Yield log entries of tasks and triggers."""
     for path in logs.glob("dag_id=*/run_id=*/task_id=*/**/attempt=*"):
         task_id = next(part for part in path.parts if part.startswith("task_id=")).removeprefix("task_id=")
         index = [part.removeprefix("map_index=") for part in path.parts if part.startswith("map_index=")]
@@ -221,13 +201,13 @@ def _events_of_files(logs: Path) -> Iterator[Event]:
                 continue
             text = str(said.get("event"))
             errors = [str(error.get("exc_value")) for error in said.get("error_detail") or ()]
-            # The first line tells when there was a process.
+            # The first line shows when the process existed.
             if not place or said.get("level") in ("warning", "error", "critical") or _TELLING.search(text):
                 yield Event(at=at, task=name, source=source, text=f"[{number}] " + " | ".join([text, *errors])[:600])
 
 
 def _events_of_supervisors(logs: Path, names: dict[str, str]) -> Iterator[Event]:
-    """Read of which tasks Airflow could not be told that they live: their supervisors end them then."""
+    """Yield failed heartbeats, after which supervisors end their tasks."""
     for path in logs.glob("*.log"):
         for found in _HEARTBEAT.finditer(path.read_text(errors="replace")):
             if name := names.get(found["ti_id"]):
@@ -244,7 +224,7 @@ def _names_of_ids(database: Database) -> dict[str, str]:
 
 
 def keys_in_files(folder: Path, keys: Iterable[str]) -> Iterator[str]:
-    """Search every file below a folder for keys, but for those of the two that must know them."""
+    """Search every file below a folder for keys, except those of the simulator and of PostgreSQL."""
     wanted = [key.encode() for key in keys]
     for path in sorted(folder.rglob("*")):
         is_foreign = path.relative_to(folder).parts[0] in ("planasonix", "postgres")
@@ -255,7 +235,7 @@ def keys_in_files(folder: Path, keys: Iterable[str]) -> Iterator[str]:
 
 
 def keys_in_tables(database: Database, keys: Iterable[str]) -> Iterator[str]:
-    """Search every table for keys, as text and as the bytes that a binary column shows."""
+    """Search every table for keys, as text and in the hexadecimal form of binary columns."""
     patterns = [f"%{text}%" for key in keys for text in (key, key.encode().hex())]
     tables = database.rows("select table_name from information_schema.tables where table_schema = 'public'")
     for name in sorted(row["table_name"] for row in tables):

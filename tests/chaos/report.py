@@ -1,4 +1,4 @@
-"""Says what the auditor has found: counts first, then the timeline of each violation."""
+"""Formats the findings of the auditor: counts first, then the timeline of each violation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.chaos.auditor import VIOLATIONS, Findings
 from tests.chaos.history import History
 from tests.chaos.metrics import summary
 
-#: How long before and after the life of a task an action may matter to it.
+#: Actions this long before and after the events of a task are in its timeline, too.
 NEAR = timedelta(seconds=20)
 
 #: The actions that are neither a kill nor a fault.
@@ -20,12 +20,7 @@ OTHERS = (
 
 
 def report(history: History, findings: Findings) -> str:
-    """Put the findings into words.
-
-    :param history: what has happened.
-    :param findings: what was found.
-    :return: the lines.
-    """
+    """Return the report of an audit."""
     return "\n".join(_lines(history, findings))
 
 
@@ -64,18 +59,13 @@ def _lines(history: History, findings: Findings) -> Iterator[str]:
             told.add(violation.task)
             yield from timeline(history, violation.task)
     if findings.violations:
-        # Once more, where a long output is read first.
+        # Repeat them at the end, because readers of a long output start there.
         yield ""
         yield from (f"{each.kind}: {each.task or ''} {each.text}" for each in findings.violations)
 
 
 def timeline(history: History, name: str) -> Iterator[str]:
-    """Tell in one order of time what has happened to a task.
-
-    :param history: what has happened.
-    :param name: the task.
-    :return: the lines.
-    """
+    """Yield the lines of a task's timeline: its work, tries, log entries and the storm's actions, by time."""
     moments: list[tuple[datetime, str, str]] = []
     for work in history.works:
         if work.task == name:

@@ -35,9 +35,9 @@ MAX_DELAY_BY_KIND = {"api_server_away": 150.0, "restart": math.inf, "thaw": math
 LONG_ON_WORKERS = tuple(
     spec.task_id for spec in catalogue("full") if spec.is_long and not spec.deferrable and spec.retries
 )
-#: What ``_down`` calls the Airflow connection.
+#: The name of the Airflow connection in ``_down``.
 CONNECTION = "the connection"
-#: How many seconds a component has to end after SIGTERM, before it gets a SIGKILL.
+#: Seconds between SIGTERM to a component and its restart, which kills remaining processes.
 GRACE = 12.0
 
 
@@ -67,7 +67,7 @@ class Storm:
         self._turn = count()
         self._key = environment.planasonix.key
         self._down: set[str] = set()
-        #: All keys that there were.
+        #: All API keys of the storm.
         self.keys = [self._key]
         self.done: list[PerformedAction] = []
 
@@ -143,7 +143,7 @@ class Storm:
         )
 
     def _api_server_away(self, action: Action) -> None:
-        """Keep the API server away while tasks on workers wait; meanwhile the clock of the storm stands still."""
+        """Stop the API server for a while, while tasks on workers wait. The clock of the storm stops, too."""
         if self._down:
             raise NotNowError(f"{', '.join(self._down)} is down")
         if not any(row["task_id"] in LONG_ON_WORKERS for row in self._running()):
@@ -220,7 +220,7 @@ class Storm:
         self._later(0.2, "catch_request", "lists", what="spoil_lists", text=text, facts=action.how)
 
     def _catch_request(self, action: Action) -> None:
-        """Note what the proxy does from the moment of the first request that it does it to."""
+        """Record a disturbance of the proxy from the first request that it disturbs."""
         began = self._environment.planasonix.proxy.began(str(action.target))
         if began is None:
             raise NotNowError("nobody asks for anything")
@@ -262,7 +262,7 @@ class Storm:
         self._note("kill_task", f"{how.name} to the process of {task['name']}{with_what}", task["name"], **facts)
 
     def _kill_start(self, action: Action) -> None:
-        """Let the answers to starts wait, and kill the first task that waits for one."""
+        """Delay the responses to starts, and kill the first task that waits for one."""
         fault = {"kind": "hang", "when": action.how["when"], "seconds": action.how["seconds"]}
         for route in STARTS:
             self._environment.planasonix.control("faults", {**fault, "route": route})
@@ -277,7 +277,7 @@ class Storm:
         ]
         if not requests:
             raise NotNowError("nobody starts anything")
-        # The key of a start names its task.
+        # The idempotency key of a start contains the task.
         _, _, task_id, map_index, *_ = map(unquote, requests[0]["headers"]["idempotency-key"].split("/"))
         rows = [row for row in self._running() if (row["task_id"], str(row["map_index"])) == (task_id, map_index)]
         if not rows:
@@ -307,7 +307,7 @@ class Storm:
         self._note("mark_failed", f"{task['name']} is marked failed ({task['state']})", task["name"], **_facts(task))
 
     def _end_by_hand(self, action: Action) -> None:
-        """Kill all triggerers, and mark a deferred task failed as a person would."""
+        """Kill all triggerers, and mark a deferred task failed through the REST API."""
         triggerers = [name for name in self._environment.airflow.processes if name.startswith("triggerer")]
         if self._down & {*triggerers, "api-server"} or not self._environment.airflow.is_up:
             raise NotNowError("a triggerer or the API server is down")
@@ -317,7 +317,7 @@ class Storm:
         self._mark_failed(Action(action.at, "mark_failed", action.target, {"states": ["deferred"]}))
 
     def cancel_orphans(self) -> None:
-        """Run the command for orphaned jobs once, and record what it leaves for the auditor."""
+        """Run the command for orphaned jobs, and record its result for the auditor."""
         outcome = cancel_orphans(self._environment)
         text = f"`orphans --cancel` has cancelled {len(outcome.cancelled)}, and left {len(outcome.left)}"
         facts = {"left": outcome.left, "unknown": outcome.unknown, "messages": outcome.messages}
@@ -331,7 +331,7 @@ class Storm:
     def _pick(
         self, place: str | float | None, states: list[str], fits: Callable[[dict[str, Any]], Any] = bool
     ) -> dict[str, Any]:
-        """Take the task at a place in the list of those that are fit for it."""
+        """Return the task at a position, from 0 to 1, in the list of suitable tasks."""
         fit = self._tasks(states, fits)
         if not fit:
             raise NotNowError(f"no task is {' or '.join(states)}")

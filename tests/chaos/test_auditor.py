@@ -1,4 +1,4 @@
-"""What is planted is found, and what is clean is not accused."""
+"""The auditor finds planted violations, and none in clean histories."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def gone(since: float, until: float) -> tuple[Action, Action]:
 
 FAILED = {"state": "failed", "returned": None}
 RETRIED = {"tries": tries((0, 10, "failed"), (12, 40, "success"), max_tries=1)}
-#: The second try is one that Airflow should not make: it has taken a task that ran for an orphan.
+#: Airflow should not make the second try: it treated a running task as an orphan.
 RESET = {"tries": tries((0, 10, "failed"), (12, 40, "success"))}
 
 CLEAN = {
@@ -612,7 +612,7 @@ def test_a_violation_is_reported_with_the_timeline_of_its_task() -> None:
         assert word in words
 
 
-# --- What it reads by ---
+# --- Readers ---
 
 
 def line(
@@ -632,7 +632,7 @@ METADATA = {
 }
 
 
-def test_the_ledger_gives_the_task_and_outcome_of_a_sync() -> None:
+def test_works_of_reads_the_task_and_outcome_of_a_sync() -> None:
     ledger = [
         line(1, "start_sync", ("job_1",), connection_id="c", body={"metadata": METADATA}),
         line(2, "advance", happened=(("job.queued", "job_1", 1),)),
@@ -644,7 +644,7 @@ def test_the_ledger_gives_the_task_and_outcome_of_a_sync() -> None:
     assert (work.began, work.cancel_asked, work.ended, work.outcome) == (at(1), at(5), at(6), "cancelled")
 
 
-def test_the_ledger_gives_a_backfill_with_its_jobs() -> None:
+def test_works_of_reads_a_backfill_with_its_jobs() -> None:
     born = {"type": "job.queued", "id": "job_1", "backfill_id": "bf_1", "at": at(2).isoformat()}
     ledger = [
         line(1, "start_backfill", ("bf_1",), connection_id="c", body={"metadata": METADATA}),
@@ -685,20 +685,20 @@ def test_the_auditor_shares_no_code_with_the_provider() -> None:
     assert not [name for name in loaded.split() if name.startswith(("planasonix_provider", "airflow"))]
 
 
-def test_counts_what_the_command_for_orphans_leaves() -> None:
+def test_orphans_that_the_command_leaves_are_a_violation() -> None:
     work = cancelled(1, 5, 200)
     left = history(task("failed", None), work, action(100, "orphans", left=["job_1"], cancelled=[]))
     assert ("orphaned", "job_1 runs on after `orphans --cancel`") in found(audit(left))
 
 
-def test_allows_an_orphan_whose_start_the_command_reports_as_unknown() -> None:
+def test_an_orphan_that_the_command_reports_as_unknown_is_allowed() -> None:
     reported = history(
         task("failed", None), job(1, 1, None, None), action(100, "orphans", left=[], unknown=["job_1"], cancelled=[])
     )
     assert "start that `orphans --cancel` reports as unknown" in audit(reported).limits()
 
 
-def test_lets_the_command_for_orphans_cancel() -> None:
+def test_a_cancel_by_the_command_for_orphans_is_no_violation() -> None:
     gone = action(30, "kill_task", signal="SIGKILL", state="running")
     given_up = (task("failed", None), cancelled(1, 5, 101), gone)
     text = ("wrong state", "job_1 was cancelled, for which there is no reason")

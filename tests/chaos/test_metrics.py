@@ -1,4 +1,4 @@
-"""What the metrics and the ledger say of the same storm."""
+"""The comparison of metrics with the ledger."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ DISAGREE = {
 
 
 @pytest.mark.parametrize("name", AGREE)
-def test_metrics_that_kills_explain_agree(name: str) -> None:
+def test_metrics_without_unexplained_differences_agree(name: str) -> None:
     story: History = AGREE[name]
     assert found(audit(story)) == []
     if story.counted is not None:
@@ -75,7 +75,7 @@ def test_metrics_that_kills_explain_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DISAGREE)
-def test_metrics_that_nothing_explains_are_a_violation(name: str) -> None:
+def test_unexplained_differences_of_metrics_are_a_violation(name: str) -> None:
     story, text = DISAGREE[name]
     assert ("metrics", f"conn_load: {text}") in found(audit(story))
     assert "metrics     disagree; " in report(story, audit(story))
@@ -87,7 +87,7 @@ def test_a_triggerer_that_sends_nothing_is_a_violation() -> None:
     assert found(audit(story)) == [("metrics", "no value of planasonix.waits.deferred was sent")]
 
 
-def test_the_listener_adds_up_what_operators_have_sent() -> None:
+def test_the_listener_adds_up_metrics_of_operators() -> None:
     listener = MetricsListener()
     tags = "conn_id=a,connection_id=conn_load,kind=job"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -106,6 +106,6 @@ def test_the_listener_adds_up_what_operators_have_sent() -> None:
     assert {each.what: each.number for each in listener.counted()} == {"started": 2, "succeeded": 1}
 
 
-def test_the_end_of_work_that_was_left_running_is_excused() -> None:
+def test_a_missing_end_of_work_that_was_left_running_is_allowed() -> None:
     story = history(task("failed", cancel_on_kill=False), job(1, 5, 80), **counted(started=1))
     assert [reason for _, reason in disagreements(story)] == ["metrics of work that was left running"]

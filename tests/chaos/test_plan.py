@@ -1,4 +1,4 @@
-"""A seed is the same storm each time."""
+"""The plans of storms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_seed_repeats_its_plan_exactly(seed: int, size: str) -> None:
     assert str(make(seed, size=size)) == str(make(seed, size=size))
 
 
-def test_another_seed_is_another_plan() -> None:
+def test_different_seeds_give_different_plans() -> None:
     plans = [str(make(seed, distributed=False).actions) for seed in range(20)]
     assert len(set(plans)) == 20
 
@@ -70,7 +70,7 @@ def test_each_kind_of_odd_response_is_planned(seed: int) -> None:
     assert {make(seed).oddities[connection_id] for connection_id in failing} == {*get_args(Oddity)}
 
 
-def test_the_short_storm_has_every_disturbance_but_the_long_one() -> None:
+def test_the_short_storm_has_every_disturbance_except_the_api_server_outage() -> None:
     plan = make(1904, distributed=False, size="short")
     kinds = {action.kind for action in plan.actions}
     assert kinds >= {"refuse", "spoil_lists", "delete_connection"}
@@ -89,7 +89,7 @@ def test_each_connection_has_a_duration(size: str) -> None:
     assert set(make(1, size=size).seconds) == connections
 
 
-def test_sixty_tasks_have_a_connection_each_but_for_two_pairs() -> None:
+def test_every_task_but_two_pairs_has_its_own_connection() -> None:
     connections = [connection_id for spec in catalogue("full") for _, _, connection_id in spec.names()]
     assert len(connections) >= 60
     assert len(connections) - len(set(connections)) == 2

@@ -1,4 +1,4 @@
-"""What the storm notes of a refusal is when it began, which is what the auditor judges by."""
+"""The storm records when a disturbance began. The auditor relies on this time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def planasonix(tmp_path: Path) -> Iterator[Planasonix]:
 def run_storm(
     planasonix: Planasonix, home: Path, *actions: Action
 ) -> tuple[list[PerformedAction], list[httpx.Response]]:
-    """Carry out some actions while somebody lists jobs all the time; return what was noted, and the answers."""
+    """Run a storm while a thread lists jobs all the time. Return the recorded actions and the responses."""
     airflow = SimpleNamespace(processes={})
     plan = Plan(seed=1, distributed=False, size="short", settings={}, seconds={}, oddities={}, actions=actions)
     environment: Any = SimpleNamespace(home=home, airflow=airflow, planasonix=planasonix)

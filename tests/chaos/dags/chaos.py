@@ -1,4 +1,4 @@
-"""The DAG that the storm hits: every kind of task, and none that waits for another."""
+"""The DAG of the storm: every kind of task, without dependencies between tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with DAG(DAG_ID, schedule=None, is_paused_upon_creation=False, max_active_tasks=
             "timeout": spec.timeout,
             "cancel_on_kill": spec.cancel_on_kill,
             "on_conflict": spec.on_conflict,
-            # So that these wait by the time that the API server goes away.
+            # So that these tasks already wait when the API server is killed.
             "priority_weight": 10 if spec.is_long and not spec.deferrable else 1,
             **(WINDOW if spec.starts == "backfill" else {}),
         }
