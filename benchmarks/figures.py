@@ -1,4 +1,4 @@
-"""The figures that ``make bench`` compares from night to night; of each, less is better."""
+"""The figures that ``make bench`` compares every night. For each of them, less is better."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def record(name: str, value: float) -> None:
-    """Append a figure to the file that ``BENCH_FIGURES`` names, if it names one."""
+    """Append a figure to the file in the environment variable ``BENCH_FIGURES``, if it is set."""
     if path := os.environ.get("BENCH_FIGURES"):
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -23,11 +23,11 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.poller import Poller
 
 WAITS = 500
-#: The jobs end evenly between these two, in seconds.
+#: The jobs end evenly between these times, in seconds.
 SHORTEST, LONGEST = 30, 90
-#: How many seconds there are between two reads of the hints.
+#: The seconds between two reads of the hints.
 READ_EVERY = 1.0
-#: The interval of the polling, in seconds, and whether there are hints.
+#: The poll interval in seconds, and whether there are hints.
 CASES = ((10, False), (2, False), (1, False), (60, True), (10, True))
 KEY = "plnx_test_4f8a1c0e9d"
 
@@ -55,7 +55,7 @@ def receiver() -> Iterator[tuple[str, set[str]]]:
 
 
 async def wake(poller: Poller, hints: set[str]) -> None:
-    """Have the jobs that ended looked at at once."""
+    """Make the poller poll the jobs in new hints at once."""
     known: set[str] = set()
     while True:
         await asyncio.sleep(READ_EVERY)
@@ -67,7 +67,7 @@ async def wake(poller: Poller, hints: set[str]) -> None:
 
 
 async def measure(planasonix: Simulator, interval: float, hints: set[str] | None) -> list[float]:
-    """Wait for all jobs; give how many seconds after its end each was known to be over."""
+    """Wait for all jobs. Return the sorted delays between their ends and their events, in seconds."""
     account = ClientConfig(api_key=SecretStr(KEY), base_url=planasonix.url)
 
     async def connect() -> AsyncClient:
@@ -93,7 +93,7 @@ async def measure(planasonix: Simulator, interval: float, hints: set[str] | None
 
 
 def run(interval: float, *, hinted: bool) -> str:
-    """Measure one case; give its row of a table."""
+    """Measure one case, and return its row of the table."""
     with receiver() as (url, hints), Simulator(api_key=KEY, rate_limit=100_000) as planasonix:
         if hinted:
             planasonix.subscribe(url, events=["job.succeeded"])

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-#: The median is that of the last nights, at most this many.
+#: The median is over at most this many nights.
 MAX_NIGHTS = 14
 #: With fewer nights, a figure is shown, but not judged.
 MIN_NIGHTS = 3
-#: A figure that is this many times its median is reported. Machines of a cloud differ by up to a third.
+#: A figure above this multiple of its median is reported. Cloud machines differ by up to a third.
 MAX_RATIO = 1.5
 
 Figures = dict[str, float]

@@ -1,7 +1,7 @@
-"""How much importing operators and sensors adds to ``import airflow.sdk``, and what it brings along.
+"""Measure the time and the modules that importing operators and sensors adds to ``import airflow.sdk``.
 
-Run by ``make bench``. Each figure is the median over fresh interpreters, taken in turns, so that a machine that slows
-down meanwhile slows both.
+Run by ``make bench``. Each figure is the median over fresh interpreters. The cases take turns, so that a machine that
+becomes slower affects all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ print(json.dumps({{"seconds": seconds, "modules": sorted(set(sys.modules) - befo
 
 
 def measure(statement: str) -> tuple[float, list[str]]:
-    """Import in a fresh interpreter; give the seconds, and the modules that came along."""
+    """Run imports in a fresh interpreter. Return the seconds, and the modules that were loaded."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE.format(statement=statement)], capture_output=True, text=True, check=True
     )

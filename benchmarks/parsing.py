@@ -1,7 +1,7 @@
-"""How long Airflow takes to read a DAG file with 200 operators: ours, and ``EmptyOperator`` for comparison.
+"""Measure how long Airflow takes to parse a DAG file with 200 of our operators, and with 200 ``EmptyOperator``.
 
-Run by ``make bench``. Each figure is the median over fresh interpreters, taken in turns, so that a machine that slows
-down meanwhile slows both.
+Run by ``make bench``. Each figure is the median over fresh interpreters. The cases take turns, so that a machine that
+becomes slower affects all of them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ print(json.dumps(seconds))
 
 
 def measure(file: Path, home: str) -> list[float]:
-    """Read a file twice in a fresh interpreter; give the milliseconds: with what it imports, and without."""
+    """Parse a file twice in a fresh interpreter. Return the milliseconds with its imports, and without."""
     run = subprocess.run(
         [sys.executable, "-c", PROBE, str(file), str(OPERATORS)],
         env={**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},

@@ -1,8 +1,8 @@
 """Measure the simulator on one core: requests per second and memory.
 
-Run by ``make bench``. The simulator is a process of its own, and several kept-alive connections send requests. If the
-operating system allows it, simulator and client have a core each. The CPU time per response is shown too, because it
-varies less on a busy machine.
+Run by ``make bench``. The simulator runs in its own process, and several kept-alive connections send requests. If the
+operating system allows it, simulator and client have a core each. The table also has the CPU time per response, because
+it varies less on a busy machine.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SECONDS = 4.0
 API_KEY = "plnx_sim_benchmark"
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
-#: Gives the path of a connection's next request, out of the body of its last answer, which is empty at first.
+#: Returns the path of a connection's next request from the body of its last response, which is empty at first.
 Ask = Callable[[bytes], str]
 
 
 class Line:
-    """One connection to the simulator, on which next to nothing is done besides."""
+    """A minimal HTTP connection to the simulator, so that the client costs little."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -44,7 +44,7 @@ class Line:
         self._received = b""
 
     def get(self, path: str) -> None:
-        """Ask for something."""
+        """Send a GET request."""
         self._send("GET", path, b"", "")
 
     def post(self, path: str, body: bytes, key: str) -> None:
@@ -65,7 +65,7 @@ class Line:
         return body
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def _send(self, method: str, path: str, body: bytes, more: str) -> None:
@@ -80,7 +80,7 @@ class Line:
 
 
 class Load:
-    """Several connections in turns: while the answer on one is read, the simulator has requests on the others."""
+    """Several connections in turns, so that the simulator always has a request."""
 
     def __init__(self, url: str, process: psutil.Process) -> None:
         self.process = process
@@ -88,17 +88,17 @@ class Load:
         self._keys = count()
 
     def ask(self, path: str) -> bytes:
-        """Ask for one thing."""
+        """Send a GET request on one connection, and return the body of the response."""
         self._lines[0].get(path)
         return self._lines[0].receive()
 
     def order(self, what: str, **fields: object) -> None:
-        """Steer the simulator."""
+        """Send a command to the simulator's control API."""
         self._lines[0].post(f"/_simulator/{what}", json.dumps(fields).encode(), "none")
         self._lines[0].receive()
 
     def start(self, jobs: int) -> None:
-        """Start syncs; a multiple of the number of connections."""
+        """Start syncs. Their number must be a multiple of the number of connections."""
         for _ in range(jobs // CONNECTIONS):
             for line in self._lines:
                 line.post("/api/v1/connections/conn_demo_01/sync", b"{}", f"key-{next(self._keys)}")
@@ -106,7 +106,7 @@ class Load:
                 line.receive()
 
     def rate(self, ask: Ask) -> tuple[float, float]:
-        """Ask for some seconds; give the answers per second, and the milliseconds of CPU time that each cost."""
+        """Send requests for some seconds. Return the responses per second, and the CPU milliseconds per response."""
         for line in self._lines:
             line.get(ask(b""))
         began, worked, answers = time.perf_counter(), self._worked(), 0
@@ -124,7 +124,7 @@ class Load:
         return self.process.memory_info().rss / 1e6
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         for line in self._lines:
             line.close()
 
@@ -134,14 +134,14 @@ class Load:
 
 
 def stay_on(cores: Sequence[int]) -> None:
-    """Keep this process, and those that it starts from now on, on some cores; none means wherever they are."""
+    """Restrict this process and its future children to some cores. Do nothing if there are none."""
     if cores:
         os.sched_setaffinity(0, cores)
 
 
 @contextmanager
 def simulator(*options: str) -> Iterator[Load]:
-    """Run a simulator whose jobs run for a day, and that minds neither their number nor that of the requests."""
+    """Run a simulator whose jobs run for a day, without a rate limit and without conflicts."""
     arguments = ["--port", "0", "--api-key", API_KEY, "--queued-seconds", "0", "--job-seconds", "86400"]
     command = [sys.executable, "-m", "planasonix_provider.simulator", *arguments, "--rate-limit", "1000000000"]
     stay_on(CORES[:1])
@@ -158,7 +158,7 @@ def simulator(*options: str) -> Iterator[Load]:
 
 
 def looks(load: Load) -> Ask:
-    """Look at one active job after the other."""
+    """Return a function that requests one active job after the other."""
     ids: list[str] = []
     ask = pages("status=running")
     page = b""
@@ -170,7 +170,7 @@ def looks(load: Load) -> Ask:
 
 
 def pages(filters: str) -> Ask:
-    """Walk a list from page to page, and then again."""
+    """Return a function that requests the pages of a list, again and again."""
     first = f"/api/v1/jobs?limit=100&{filters}"
 
     def ask(body: bytes) -> str:
@@ -181,7 +181,7 @@ def pages(filters: str) -> Ask:
 
 
 def measure(load: Load, what: str) -> None:
-    """Print how many requests per second the simulator answers, for a job and for pages of jobs."""
+    """Measure requests for jobs, lists and pages, and print their rows of the table."""
     asks = {
         f"looks at an active job, {what}": (looks(load), "1,000"),
         f"pages of `status=running`, {what}": (pages("status=running"), "200"),

@@ -1,6 +1,6 @@
-"""Measure the cost of waiting, for the API and for the triggerer, beside the triggers of dbt Cloud and Airbyte.
+"""Measure what waiting costs the API and the triggerer, and compare it with the triggers of dbt Cloud and Airbyte.
 
-Run by ``make bench``. Each case is a fresh process that waits as a triggerer does, all on the same server process.
+Run by ``make bench``. Each case is a fresh process that waits as a triggerer does. All use the same server process.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ CLIENT = Path(__file__).with_name("waiting_client.py")
 KINDS = ("planasonix", "dbt_cloud", "airbyte")
 WAITS = (50, 500, 2_000, 5_000)
 WAITS_EVENLY = (500,)
-#: With fewer, the cost is too small to compare with another run.
+#: With fewer waits, the cost is too small to compare with another run.
 MIN_RECORDED_WAITS = 500
 #: The seconds between two polls.
 INTERVAL = 5
-#: After how many seconds all jobs end at once; or, one after the other, within how many.
+#: The seconds after which all jobs end at once, or within which they end one after the other.
 AT_ONCE, EVENLY = 20.0, 60.0
-#: How many seconds after the last end a case is given up, and at how many bytes: a triggerer has less.
+#: A case is stopped this many seconds after the last end, or at this much memory, which is more than a triggerer has.
 TIMEOUT_SECONDS, MAX_MEMORY_BYTES = 90.0, 4e9
 #: The seconds between two measurements of memory.
 MEMORY_POLL_SECONDS = 0.05
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure_all(cases: list[Case]) -> Outcomes:
-    """Run one case after the other on the same server, and tell how it goes."""
+    """Run one case after the other on the same server, and print the progress."""
     outcomes: Outcomes = {}
     allow_many_sockets()
     with Server() as server:
@@ -70,7 +70,7 @@ def measure_all(cases: list[Case]) -> Outcomes:
 
 
 def measure(server: Server, case: Case) -> Cost | str:
-    """Run a case in a process of its own; give its cost, or why there is none to give."""
+    """Run a case in a new process. Return its cost, or the reason why there is none."""
     with (
         tempfile.TemporaryDirectory() as home,
         subprocess.Popen(
@@ -120,7 +120,7 @@ def _measure(server: Server, case: Case, client: subprocess.Popen[str]) -> Cost 
 
 
 def end_times(case: Case, start: float) -> list[float]:
-    """When each job ends, by the clock that the start is told by."""
+    """Return the end of each job, by the same clock as ``start``."""
     if case.evenly:
         return [start + EVENLY * number / case.waits for number in range(1, case.waits + 1)]
     return [start + AT_ONCE] * case.waits

@@ -1,6 +1,6 @@
-"""One measured case: a process that waits as a triggerer does, with all its triggers in one event loop.
+"""The process of one measured case, which runs all its triggers in one event loop, as a triggerer does.
 
-Started by ``waiting.py``: says when it is ready, reads what to wait for, writes what that took.
+``waiting.py`` starts it. It prints a line when it is ready, reads the case as JSON, and prints the costs as JSON.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Any, TextIO
 
 from airflow.triggers.base import BaseTrigger
 
-#: How many seconds the heartbeat sleeps.
+#: The seconds that the heartbeat sleeps.
 BEAT = 0.01
-#: How many seconds apart the trigger of the warm-up polls: the shortest interval that the provider allows.
+#: The poll interval of the warm-up in seconds: the shortest that the provider allows.
 WARM_UP_INTERVAL = 0.5
-#: For how many seconds the heartbeat beats alone, to find out what it takes itself.
+#: The seconds for which the heartbeat runs alone, to measure its own cost.
 ALONE = 1.0
 A_WEEK = 7 * 86_400
 
-#: Makes a trigger that waits for the job of a number, and looks at it every so many seconds.
+#: Makes a trigger from the number of a job and a poll interval in seconds.
 Make = Callable[[int, float], BaseTrigger]
 
 
 def planasonix() -> Make:
-    """Triggers of ours, as a triggerer that has just started takes them over."""
+    """Return a factory of this package's triggers, as a triggerer that has just started runs them."""
     from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
 
     return lambda number, interval: PlanasonixJobTrigger(f"job_{number:08}", poll_interval=interval)
 
 
 def dbt_cloud() -> Make:
-    """Triggers of dbt Cloud's."""
+    """Return a factory of dbt Cloud's triggers."""
     from airflow.providers.dbt.cloud.hooks.dbt import DbtCloudHook
     from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger
 
-    # The hook requires TLS, which the server of the benchmark does not have. So no client pays for TLS.
+    # The hook requires TLS, but the server of the benchmark has none, so that no client pays for TLS.
     with_tls = DbtCloudHook.get_request_url_params
 
     def without_tls(*arguments: Any, **options: Any) -> tuple[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ def dbt_cloud() -> Make:
 
 
 def airbyte() -> Make:
-    """Triggers of Airbyte's."""
+    """Return a factory of Airbyte's triggers."""
     from airflow.providers.airbyte.triggers.airbyte import AirbyteSyncTrigger
 
     end = time.time() + A_WEEK
@@ -96,7 +96,7 @@ class Collections:
 
 
 async def main(kind: str, output: TextIO) -> None:
-    """Warm up, say so, wait for what the input names, and write what it took."""
+    """Warm up, run the case from the standard input, and write its costs to ``output``."""
     make = KINDS[kind]()
     await wait(make(0, WARM_UP_INTERVAL))
     seconds_of_a_beat = await beat_alone()
@@ -131,10 +131,10 @@ async def beat_alone() -> float:
 
 
 async def wait_for_all(make: Make, waits: int, interval: float) -> list[tuple[float, Any]]:
-    """Run triggers for the jobs from 1 on; give what :func:`wait` gives, in their order."""
+    """Run triggers for the jobs from 1 on. Return the results of :func:`wait` in this order."""
     tasks = []
     for number in range(1, waits + 1):
-        # The triggerer, too, makes one after the other, and lets those before go on at two places.
+        # The triggerer also starts one trigger after the other, and yields to the others twice in between.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(wait(make(number, interval))))
@@ -142,7 +142,7 @@ async def wait_for_all(make: Make, waits: int, interval: float) -> list[tuple[fl
 
 
 async def wait(trigger: BaseTrigger) -> tuple[float, Any]:
-    """Run a trigger to its end, as the triggerer does; give the time of its event, and what that holds."""
+    """Run a trigger to its end, as the triggerer does. Return the time and the payload of its event."""
     seen_at, payload = 0.0, None
     async for event in trigger.run():
         seen_at, payload = time.monotonic(), event.payload

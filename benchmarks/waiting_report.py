@@ -16,9 +16,9 @@ NAMES = {
     "dbt_cloud": "dbt Cloud",
     "airbyte": "Airbyte",
 }
-#: Between these, the page in the docs has the tables.
+#: These comments enclose the tables in the page of the docs.
 BEGIN, END = "<!-- measured by make bench -->", "<!-- end -->"
-#: The cost that the ratios compare with.
+#: The kind whose cost the ratios compare with.
 MEASURE = "planasonix"
 PACKAGES = (
     "apache-airflow",
@@ -115,7 +115,7 @@ COLUMNS = (
     Column("median event (s)", lambda cost, _: statistics.median(cost.delays), ".2f"),
     LAST_EVENT,
 )
-#: The columns of the tables: with the number of waits and the kind, they fit the screen of a laptop.
+#: The columns of the tables. With the number of waits and the kind, they fit the screen of a laptop.
 SHOWN = (REQUESTS, CPU, LAST_EVENT)
 
 
@@ -127,7 +127,7 @@ def summary_line(outcome: Cost | str, waits: int) -> str:
 
 
 def table(outcomes: Outcomes) -> str:
-    """Return the main costs of all cases in Markdown, and on which machine they were measured."""
+    """Return the main costs of all cases in Markdown, with the machine and the versions."""
     parts = [surroundings(), HOW]
     for evenly, title in ((False, "All jobs end at once, after 20 s"), (True, "The jobs end evenly, within 60 s")):
         part = {case: outcome for case, outcome in outcomes.items() if case.evenly is evenly}
@@ -138,7 +138,7 @@ def table(outcomes: Outcomes) -> str:
 
 
 def surroundings() -> str:
-    """Return the machine and the versions: figures of two machines cannot be compared."""
+    """Describe the machine and the versions, because figures of different machines cannot be compared."""
     packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     return f"Measured on {os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}, {packages}."
 
@@ -172,7 +172,7 @@ def _rows(outcomes: Outcomes) -> str:
 
 
 def _figure(column: Column, outcome: Cost | str, measure: Cost | str | None, waits: int) -> str:
-    """Return a value, with its ratio to the measure if that is another one."""
+    """Return a value, with its ratio to that of ``measure`` if that is another kind."""
     if not isinstance(outcome, Cost):
         return "-"
     value = column.of(outcome, waits)
@@ -184,7 +184,7 @@ def _figure(column: Column, outcome: Cost | str, measure: Cost | str | None, wai
 
 
 def write(outcomes: Outcomes, docs: Path) -> None:
-    """Write the tables into their page of the docs, all figures into a CSV file beside it, and the plot."""
+    """Write the tables into their page of the docs, and all figures into a CSV file and a plot beside it."""
     page = docs / "performance.md"
     before, rest = page.read_text().split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n{table(outcomes)}\n{END}{rest.split(END)[1]}")
@@ -207,7 +207,7 @@ def write_csv(outcomes: Outcomes, path: Path) -> None:
 
 def plot(outcomes: Outcomes, path: Path) -> None:
     """Plot four of the costs by the number of waits that end at once."""
-    # Not at the top: the tables do not need it.
+    # Imported lazily, because the tables do not need it.
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator

@@ -1,7 +1,7 @@
-"""Just enough of the three APIs to wait on, in one process: it tells how jobs stand, and counts what that costs.
+"""A server with the routes of the three APIs that waits use. It counts requests and connections.
 
-It is tuned for none of them: each request takes the same while, no connection is closed before a minute is over, and
-lists and looks are answered from the same table of jobs.
+It favours none of them: each response takes the same time, idle connections stay open for more than a minute, and all
+routes read the same list of jobs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Json = dict[str, Any]
 
 @dataclass
 class Jobs:
-    """Jobs with numbers from 1, all running, each until its time has come.
+    """Jobs with numbers from 1. Each runs until its end.
 
-    :param ends: when each of them ends, by this machine's monotonic clock.
-    :param created_at: when all of them were created.
+    :param ends: the end of each job, by this machine's monotonic clock.
+    :param created_at: when all jobs were created.
     """
 
     ends: Sequence[float] = ()
@@ -55,14 +55,14 @@ class Jobs:
 
 @dataclass
 class Server:
-    """The server, in a thread of its own for as long as a ``with`` block runs."""
+    """The server. As a context manager, it runs in a thread inside the block."""
 
     jobs: Jobs = field(default_factory=Jobs)
     requests: int = 0
     sockets: int = 0
 
     def __enter__(self) -> Self:
-        # Nagle's algorithm is only switched off for a socket that says that it speaks TCP.
+        # asyncio switches Nagle's algorithm off only for sockets with the protocol IPPROTO_TCP.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         self.address = "{}:{}".format(*listener.getsockname())
@@ -89,9 +89,9 @@ class Server:
         self._thread.join()
 
     def begin(self, ends: Sequence[float]) -> None:
-        """Have other jobs, and count from zero.
+        """Replace the jobs, and reset the counters.
 
-        :param ends: when each of them ends, by this machine's monotonic clock.
+        :param ends: the end of each job, by this machine's monotonic clock.
         """
         self.jobs = Jobs(ends)
         self.requests = self.sockets = 0
@@ -148,7 +148,7 @@ def allow_many_sockets() -> None:
 
 
 def planasonix_jobs(jobs: Jobs, query: Mapping[str, str]) -> tuple[int, Json]:
-    """A page of the list of jobs, the newest first; the cursor names the last job of the page before."""
+    """Return a page of the list of jobs, newest first. The cursor is the last job of the previous page."""
     limit, status = int(query.get("limit", 50)), query.get("status")
     since = datetime.fromisoformat(query["since"]) if "since" in query else jobs.created_at
     if not 1 <= limit <= MOST_IN_A_PAGE or (status is not None and status not in STATES):
@@ -165,7 +165,7 @@ def planasonix_jobs(jobs: Jobs, query: Mapping[str, str]) -> tuple[int, Json]:
 
 
 def planasonix_job(jobs: Jobs, number: int) -> Json:
-    """One job with all its details."""
+    """Return a job with all its details."""
     over = jobs.is_over(number)
     row = _planasonix_row(jobs, number)
     return {
@@ -196,7 +196,7 @@ def _planasonix_status(jobs: Jobs, number: int) -> str:
 
 
 def dbt_cloud_run(jobs: Jobs, number: int) -> Json:
-    """A run, with the fields that its trigger or a reader would look at."""
+    """Return a run with the fields that its trigger or a reader uses."""
     over = jobs.is_over(number)
     created_at = _stamp(jobs.created_at)
     return {
@@ -226,7 +226,7 @@ def dbt_cloud_run(jobs: Jobs, number: int) -> Json:
 
 
 def airbyte_job(jobs: Jobs, number: int) -> Json:
-    """A job, with all the fields that the API documents."""
+    """Return a job with all the fields that the API documents."""
     created_at = _stamp(jobs.created_at)
     return {
         "jobId": number,

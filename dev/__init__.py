@@ -1,1 +1,1 @@
-"""What ``make`` runs for people who work on the project, or try it."""
+"""Programs that ``make`` runs for developers of the project, and for people who try it."""

@@ -1,4 +1,4 @@
-"""A TLS certificate of this machine that no other program trusts."""
+"""A self-signed TLS certificate for this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tls_context(folder: Path) -> tuple[ssl.SSLContext, Path]:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now, day = datetime.now(UTC), timedelta(days=1)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-    # Python 3.13 asks for all of these extensions of a certificate that signs itself.
+    # Python 3.13 requires all of these extensions in a self-signed certificate.
     names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
     uses = dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign"), False

@@ -38,11 +38,11 @@ What to try next
 
 
 class DemoError(Exception):
-    """The demo did not do what it is to show."""
+    """The demo failed."""
 
 
 class Narrator:
-    """Tells what happens, with the seconds since the start, and is never silent for long."""
+    """Prints progress with the seconds since the start, and a line at least every 15 seconds."""
 
     def __init__(self) -> None:
         self._began = self._spoke = time.monotonic()
@@ -59,7 +59,7 @@ class Narrator:
 
 
 def airflow(env: dict[str, str], *command: str) -> Iterator[None]:
-    """Run an Airflow command, giving back control now and then; however that ends, no process stays."""
+    """Run an Airflow command, and yield several times a second until it ends. No process remains afterwards."""
     process = start([sys.executable, "-m", "airflow", *command], env, LOG)
     try:
         while process.poll() is None:
@@ -72,7 +72,7 @@ def airflow(env: dict[str, str], *command: str) -> Iterator[None]:
 
 
 def run_dag(env: dict[str, str], planasonix: Simulator, narrator: Narrator) -> None:
-    """Run the DAG once, and tell how its jobs get on."""
+    """Run the DAG once, and print the states of its jobs."""
     known: dict[str, str] = {}
     for _ in airflow(env, "dags", "test", DAG):
         for job in planasonix.jobs():
@@ -85,14 +85,14 @@ def run_dag(env: dict[str, str], planasonix: Simulator, narrator: Narrator) -> N
 
 
 def results() -> list[dict[str, Any]]:
-    """Return what the tasks that ran jobs handed to the tasks after them."""
+    """Return the results of the tasks that ran jobs."""
     with closing(sqlite3.connect(HOME / "airflow.db")) as database:
         values = [json.loads(value) for (value,) in database.execute("SELECT value FROM xcom WHERE key='return_value'")]
     return [value for value in values if isinstance(value, dict) and "job_id" in value]
 
 
 def demo() -> None:
-    """Show one run of the DAG, from an empty Airflow to rows in a table."""
+    """Run the DAG in a new Airflow, and print its results."""
     narrator = Narrator()
     with Simulator(job_seconds=6, queued_seconds=1) as planasonix:
         narrator.say(f"A simulated Planasonix listens on {planasonix.url}")
@@ -111,7 +111,7 @@ def demo() -> None:
 
 
 def main() -> int:
-    """Run the demo and clean up after it; a failed one leaves its log."""
+    """Run the demo, and delete its files unless it fails."""
     end_on_sigterm()
     shutil.rmtree(HOME, ignore_errors=True)
     failed = False

@@ -1,4 +1,4 @@
-"""A whole local Airflow 3: API server with the UI, scheduler, DAG processor and triggerer."""
+"""A complete local Airflow 3: API server with the UI, scheduler, DAG processor and triggerer."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ RECEIVER = {"asset": "orders_ready", "kept_in": "variable:planasonix_orders_secr
 
 
 class LocalAirflowError(Exception):
-    """Airflow did not start, or a part of it ended."""
+    """Airflow did not start, one of its components ended, or its API returned an error."""
 
 
 class LocalAirflow:
     """An Airflow with its database and logs in ``home``; as a context manager, it runs inside the block.
 
-    ``env`` adds to the settings, or overrides them. ``python`` is the interpreter of an environment with Airflow in
-    it, so that another version can be run than the caller's.
+    ``env`` adds to the settings, or overrides them. ``python`` is the interpreter of an environment with Airflow, which
+    may be another version than the caller's.
     """
 
     components: Collection[str] = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -113,7 +113,7 @@ class LocalAirflow:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             # SQLite has one writer at a time. The others wait a minute instead of failing after five seconds.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
-            # The default ports of the log servers may be another Airflow's.
+            # Another Airflow may use the default ports of the log servers.
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         }
@@ -144,12 +144,12 @@ class LocalAirflow:
         self._wait_until_healthy(time.monotonic() + patience)
 
     def restart(self, name: str) -> None:
-        """End what is left of a component, and start it again."""
+        """End a component if it still runs, and start it again."""
         end(self.processes[name])
         self._start(name, name)
 
     def stop(self) -> None:
-        """End every component, and all that they started."""
+        """End every component and all processes that they started."""
         end(*self.processes.values())
         self.processes.clear()
 
@@ -167,14 +167,14 @@ class LocalAirflow:
         return self.home / "logs" / f"{name}.log"
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """Call a route of the REST API, such as ``dags/my_dag/dagRuns``, and return what it answers."""
+        """Call a route of the REST API, such as ``dags/my_dag/dagRuns``, and return the content of its response."""
         answer = self.request(method, path, body)
         if answer.is_error:
             raise LocalAirflowError(f"{method} {path} was answered with {answer.status_code}: {answer.text}")
         return answer.json() if answer.content else None
 
     def request(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
-        """Call a route of the REST API, and return the response, whatever its status."""
+        """Call a route of the REST API, and return the response with any status."""
         url = f"{self.url}{self.api_path}/{path}"
         return httpx.request(method, url, json=body, headers=self._headers() | headers, timeout=120)
 
@@ -183,7 +183,7 @@ class LocalAirflow:
         return dict(httpx.get(f"{self.url}{self.health_path}", timeout=10).raise_for_status().json())
 
     def create(self, kind: str, entity: dict[str, Any]) -> None:
-        """Create a connection, a variable or a pool, or replace it."""
+        """Create or replace a connection, a variable or a pool."""
         action = {"action": "create", "action_on_existence": "overwrite", "entities": [entity]}
         self.api("PATCH", kind, {"actions": [action]})
 
@@ -213,13 +213,13 @@ class LocalAirflow:
 
 
 def add_connection(airflow: LocalAirflow, name: str, fields: dict[str, Any]) -> None:
-    """Write a connection, as its JSON form in an environment variable would give it, into Airflow's database."""
+    """Store a connection in Airflow's database. ``fields`` are those of the JSON form of a connection."""
     extra = json.dumps(fields.get("extra") or {})
     airflow.create("connections", fields | {"connection_id": name, "extra": extra})
 
 
 def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None:
-    """Create the Airflow connections and the pool of the example DAGs, and plan the tables that they expect."""
+    """Create the Airflow connections and the pool that the example DAGs need, and plan the tables that they expect."""
     planasonix.plan("conn_demo_38", tables={"public.orders": 44_802, "public.customers": 5_012}, times=None)
     planasonix.plan("conn_demo_40", tables={"public.orders": 44_802, "public.order_items": 97_310}, times=None)
     add_connection(airflow, "planasonix_default", planasonix.airflow_connection())

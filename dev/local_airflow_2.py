@@ -1,4 +1,4 @@
-"""A whole local Airflow 2: webserver, scheduler, DAG processor and triggerer."""
+"""A complete local Airflow 2: webserver, scheduler, DAG processor and triggerer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LocalAirflow2(LocalAirflow):
         }
 
     def start(self, patience: float = 300) -> None:
-        """Open the UI to all, then start."""
+        """Make every visitor of the UI an admin, then start."""
         (self.home / "webserver_config.py").write_text(_OPEN_TO_ALL)
         dags = Path(self.env["AIRFLOW__CORE__DAGS_FOLDER"])
         if not any(dags.glob("*.py")):
@@ -41,7 +41,7 @@ class LocalAirflow2(LocalAirflow):
         super().start(patience)
 
     def create(self, kind: str, entity: dict[str, Any]) -> None:
-        """Create a connection, a variable or a pool, or replace it."""
+        """Create or replace a connection, a variable or a pool."""
         key = next(key for key in ("connection_id", "key", "name") if key in entity)
         existing = self.request("PATCH", f"{kind}/{entity[key]}", entity)
         if existing.status_code == 404:

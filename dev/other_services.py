@@ -1,4 +1,4 @@
-"""Local stand-ins for dbt Cloud and Slack: they answer the calls of the example DAGs."""
+"""A local server in place of dbt Cloud and Slack, which responds to the requests of the example DAGs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ DBT_SUCCESS = 10
 class OtherServices:
     """Both services on one port, with TLS, because dbt Cloud's client accepts no other scheme.
 
-    ``folder`` gets the certificate. As a context manager, it serves inside the block. ``messages`` has the texts that
-    were sent to Slack, and ``dbt_runs`` the ids of the dbt jobs that were started.
+    ``folder`` is where it writes the certificate. As a context manager, it serves inside the block. ``messages`` has
+    the texts that were sent to Slack, and ``dbt_runs`` the ids of the dbt jobs that were started.
     """
 
     def __init__(self, folder: Path) -> None:
         self.messages: list[str] = []
         self.dbt_runs: list[int] = []
         tls, certificate = tls_context(folder)
-        # With the usual authorities, because Airflow may also call a real Planasonix.
+        # Include the usual certificate authorities, because Airflow may also call a real Planasonix.
         self.authorities = folder / "authorities.pem"
         self.authorities.write_bytes(Path(certifi.where()).read_bytes() + certificate.read_bytes())
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -44,7 +44,7 @@ class OtherServices:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Airflow's connections to both services, and the authorities that their clients trust."""
+        """The environment variables with Airflow's connections to both services and the trusted authorities."""
         dbt_cloud = {"conn_type": "dbt_cloud", "login": "1", "password": "local", "host": self.host}
         slack = {"conn_type": "slackwebhook", "password": f"https://{self.host}/slack"}
         return {

@@ -1,4 +1,4 @@
-"""Airflow's processes: the environment that they run in, how they start, and how all of them end."""
+"""Start and end the processes of an Airflow, and build their environment."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ EXAMPLE_PLUGINS = ROOT / "example_plugins"
 
 
 def airflow_environment(home: Path, dags: Path) -> dict[str, str]:
-    """Return this process's environment with a private Airflow in place of any that the user has."""
+    """Return this process's environment with a separate Airflow in place of the user's."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     return inherited | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        # Nothing here calls home, or a machine's name server.
+        # No telemetry, and no DNS query for the host name.
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW__DAG_FACTORY__ENABLE_TELEMETRY": "False",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
@@ -36,7 +36,7 @@ def airflow_environment(home: Path, dags: Path) -> dict[str, str]:
 
 
 def start(command: Sequence[str | Path], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own: it can be ended with all that it starts, and no Ctrl-C reaches it."""
+    """Start a command in a new session, which Ctrl-C does not reach. :func:`end` ends the whole session."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -45,7 +45,7 @@ def start(command: Sequence[str | Path], env: dict[str, str], log: Path) -> subp
 
 
 def end(*processes: subprocess.Popen[bytes], patience: float = 10) -> None:
-    """End processes, and all that they started: politely first, then what is left by force."""
+    """End processes and all that they started: with SIGTERM, and after ``patience`` seconds with SIGKILL."""
     deadline = time.monotonic() + patience
     try:
         for process in processes:
@@ -54,7 +54,7 @@ def end(*processes: subprocess.Popen[bytes], patience: float = 10) -> None:
         for process in processes:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0, deadline - time.monotonic()))
-    finally:  # after an impatient second Ctrl-C, too
+    finally:  # a second Ctrl-C interrupts the wait
         stragglers = [straggler for process in processes for straggler in in_session(process.pid)]
         for straggler in stragglers:
             with suppress(psutil.NoSuchProcess):
@@ -65,7 +65,7 @@ def end(*processes: subprocess.Popen[bytes], patience: float = 10) -> None:
 
 
 def in_session(session: int) -> list[psutil.Process]:
-    """List the processes of a session; orphans, and children that made a process group of their own, are among them."""
+    """List the processes of a session, including orphans and children in other process groups."""
     found = []
     for pid in psutil.pids():
         with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
@@ -93,7 +93,7 @@ def tail(log: Path, lines: int = 40) -> str:
 
 
 def end_on_sigterm() -> None:
-    """Make SIGTERM end this process as an error does, so that its ``finally`` blocks run."""
+    """Make SIGTERM raise ``SystemExit``, so that ``finally`` blocks run."""
 
     def leave(number: int, _frame: object) -> NoReturn:
         sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Run the demo, and draw what it prints as a picture of a terminal: ``python -m dev.record_demo FILE.svg``."""
+"""Run the demo, and draw its output as a picture of a terminal: ``python -m dev.record_demo FILE.svg``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.text import Text
 from dev.processes import ROOT
 
 COMMAND = "make demo"
-# The picture ends before this line: it explains what to do in a copy of the repository.
+# The picture ends before this line, because the rest is only for readers with a copy of the repository.
 LAST_LINE = "What to try next"
 
 
 def output_of_the_demo() -> list[str]:
-    """Run the demo, which takes half a minute, and return the lines that it prints."""
+    """Run the demo, which takes half a minute, and return its lines."""
     demo = subprocess.run([sys.executable, "-m", "dev.demo"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     lines = demo.stdout.splitlines()
     return lines[: lines.index(LAST_LINE)]
 
 
 def colored(line: str) -> Text:
-    """Return the line with a colored time, state and number of rows."""
+    """Return the line with its time, state and number of rows in color."""
     text = Text(line)
     text.highlight_regex(r"^\[.*?\]", "bright_black")
     text.highlight_regex(r"succeeded|[\d,]+ rows", "bold green")
@@ -40,7 +40,7 @@ def main(path: str) -> None:
     for line in output_of_the_demo():
         console.print(colored(line))
     svg = console.export_svg(title=COMMAND, unique_id="demo")
-    # A picture in a page loads no fonts, so it names none that are elsewhere.
+    # An image in a page loads no fonts, so remove the references to them.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, ", "")
     (ROOT / path).write_text(svg)
 

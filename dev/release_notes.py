@@ -25,7 +25,7 @@ def release_notes(tag: str, version: str, changelog: str) -> str:
     date, text = section.groups()
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
         raise ValueError(f"In CHANGELOG.md, version {version} is {date!r}: write its date, such as 2026-01-31.")
-    # GitHub shows each end of a line as one.
+    # Join the lines of a paragraph, because GitHub shows each line break.
     text = re.sub(r"(?<=[^\n])\n *(?=[^\s#-])", " ", text.strip())
     return re.sub(r"\]\(docs/([\w-]+)\.md(#[\w-]+)?\)", rf"]({DOCS}/\1.html\2)", text)
 
