@@ -1,4 +1,4 @@
-"""What the tests of all DAGs share: an Airflow of their own, with its database."""
+"""A separate Airflow with its own database for the tests of all DAGs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-# Airflow reads this when it is imported, so it stands before every import of it.
+# Airflow reads these variables when it is imported, so set them before any import of Airflow.
 HOME = TemporaryDirectory(prefix="airflow-tests-")
 os.environ["AIRFLOW_HOME"] = HOME.name
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parent.parent / "example_dags")
@@ -17,7 +17,7 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 @pytest.fixture(scope="session", autouse=True)
 def _airflow_database() -> None:
-    """Make the database, as ``airflow db migrate`` does."""
+    """Create the database, as ``airflow db migrate`` does."""
     from airflow.utils.db import initdb
 
     initdb()

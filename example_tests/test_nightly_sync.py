@@ -1,4 +1,4 @@
-"""Tests of a DAG: that it loads what it should, and what it does when Planasonix does not."""
+"""Tests of a DAG: it starts the right sync, and handles failed and slow syncs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def test_loads_the_orders(planasonix: Planasonix) -> None:
     planasonix.assert_started(ORDERS, pipeline_id="pl_01hqxyz", priority="high", metadata={"ticket": "OPS-1"})
 
 
-def test_tries_again_when_the_source_was_away(planasonix: Planasonix) -> None:
+def test_retries_when_the_source_was_unreachable(planasonix: Planasonix) -> None:
     planasonix.will_fail(ORDERS, code="source_unreachable", times=1)
     assert dag.test().state == "success"
     assert [start.status for start in planasonix.started(ORDERS)] == ["failed", "succeeded"]
 
 
-def test_cancels_what_takes_longer_than_two_hours(planasonix: Planasonix) -> None:
+def test_cancels_a_sync_that_takes_longer_than_two_hours(planasonix: Planasonix) -> None:
     planasonix.will_succeed(ORDERS, takes=timedelta(hours=5))
     assert dag.test().state == "failed"
     tries = planasonix.started(ORDERS)

@@ -1,4 +1,4 @@
-"""Tests of single tasks: with the XComs of other tasks, mapped, and with work that somebody else starts later."""
+"""Tests of single tasks: with XComs of other tasks, mapped, and with jobs that another client starts later."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from planasonix_provider.testing import Planasonix
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
 
-def test_goes_on_when_somebody_else_has_synced(planasonix: Planasonix) -> None:
+def test_continues_after_a_sync_of_another_client(planasonix: Planasonix) -> None:
     planasonix.start_externally(ORDERS, after=timedelta(minutes=40))
     fresh = planasonix.run(dag.get_task("fresh"))
     assert fresh.result["status"] == "succeeded"
     assert timedelta(minutes=40) < planasonix.waited < timedelta(minutes=45)
 
 
-def test_waits_for_the_job_that_another_task_has_started(planasonix: Planasonix) -> None:
+def test_fails_if_the_job_of_another_task_fails(planasonix: Planasonix) -> None:
     planasonix.will_fail("conn_demo_37", message="The disk is full.")
     start = planasonix.run(dag.get_task("start"))
     with pytest.raises(AirflowFailException, match="The disk is full"):
