@@ -56,11 +56,11 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos",
-        description="Let a storm of kills and faults hit an Airflow, and audit what is left.",
+        description="Run an Airflow through a storm of kills and faults, and audit the result.",
     )
-    parser.add_argument("--seed", type=int, required=True, help="what the plan of the storm is made from")
-    parser.add_argument("--distributed", action="store_true", help="whatever the seed says")
-    parser.add_argument("--local", action="store_true", help="the LocalExecutor, whatever the seed says")
+    parser.add_argument("--seed", type=int, required=True, help="the seed of the storm's plan")
+    parser.add_argument("--distributed", action="store_true", help="two triggerers and Celery, for any seed")
+    parser.add_argument("--local", action="store_true", help="the LocalExecutor, for any seed")
     parser.add_argument("--short", action="store_true", help="fewer tasks, and a shorter storm")
     options = parser.parse_args()
     distributed = True if options.distributed else False if options.local else None
@@ -81,14 +81,14 @@ def main() -> int:
         storm = Storm(plan, all_of_it, say)
         storm.wait_for_first_task()
         storm.run_storm()
-        say(f"The storm is over after {time.monotonic() - began:.0f} s. The calm:")
+        say(f"The storm is over after {time.monotonic() - began:.0f} s. Waiting for the tasks:")
         _wait_for_the_end(all_of_it, plan, storm)
-        say(f"It is over after {time.monotonic() - began:.0f} s.\n")
+        say(f"The wait is over after {time.monotonic() - began:.0f} s.\n")
         history = read_history(plan, all_of_it, storm)
     (home / "history.json").write_text(history.model_dump_json(indent=1))
     findings = audit(history)
     say(report(history, findings))
-    say(f"\nAll of it took {time.monotonic() - began:.0f} s. Logs and ledger are in {home}.")
+    say(f"\nTook {time.monotonic() - began:.0f} s in total. Logs and ledger are in {home}.")
     return 1 if findings.violations else 0
 
 

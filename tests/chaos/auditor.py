@@ -99,7 +99,7 @@ def audit(history: History) -> Findings:
     names = {task.name for task in history.tasks}
     for work in history.works:
         if work.task not in names:
-            findings.violate("lost", work.task, f"{work.id} on {work.connection_id} is the work of no task")
+            findings.violate("lost", work.task, f"{work.id} on {work.connection_id} belongs to no task")
         if work.ended is None:
             findings.violate("stuck", work.task, f"{work.id} is not over")
     for task in history.tasks:
@@ -136,7 +136,7 @@ class _Case:
         elif self.task.state == "failed":
             self._judge_failure()
         elif self.task.state in OVER:
-            self._violate("wrong state", f"the task is {self.task.state}, for which there is no reason")
+            self._violate("wrong state", f"the task is {self.task.state} without a reason")
 
     def _violate(self, kind: str, text: str) -> None:
         self.findings.violate(kind, self.task.name, text)
@@ -152,7 +152,7 @@ class _Case:
                 self._violate("doubled", f"{times} pieces of work were started as {mark}")
         for work in self.works:
             if not self._was_a_try(work.try_number):
-                self._violate("lost", f"{work.id} is that of try {work.try_number}, which never was")
+                self._violate("lost", f"{work.id} belongs to try {work.try_number}, which does not exist")
             if work.connection_id != self.task.connection_id:
                 self._violate("lost", f"{work.id} is on {work.connection_id}, and not on {self.task.connection_id}")
         for old, new in zip(self.works, self.works[1:], strict=False):
@@ -162,7 +162,7 @@ class _Case:
             is_over = old.ended is not None and old.ended <= new.began + SLACK
             if clear and not is_over:
                 if not self.task.cancel_on_kill:
-                    self._allow("runs on after a clear, as cancel_on_kill=False says", old.id)
+                    self._allow("runs on after a clear because of cancel_on_kill=False", old.id)
                 else:
                     self._violate("orphaned", f"{old.id} still ran when the cleared task started {new.id}")
             elif not clear and not is_over:
@@ -177,7 +177,7 @@ class _Case:
             if work.ended is not None and work.ended <= at + SLACK:
                 continue
             if not self.task.cancel_on_kill:
-                self._allow("runs on, as cancel_on_kill=False says", f"{work.id}, {why}")
+                self._allow("runs on because of cancel_on_kill=False", f"{work.id}, {why}")
                 continue
             late = at + (GRACE_IN_TROUBLE if self._is_troubled(at) else GRACE)
             if work.cancel_asked and work.cancel_asked <= late:
@@ -222,14 +222,14 @@ class _Case:
         for work in self.works:
             began = max((one.began for one in self.task.tries if one.began and one.began <= work.began), default=None)
             if began and work.began > self._executed(began) + timedelta(seconds=self.task.timeout) + GRACE:
-                self._violate("wrong state", f"{work.id} was started when the time of its try was up")
+                self._violate("wrong state", f"{work.id} was started after the timeout of its try")
         work, up = self.works[-1], self._executed(last.began) + timedelta(seconds=self.task.timeout)
         late = max(up, self._got_hold(work, last.began)) + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
         is_given_up = self._action("mark_failed", last.began - SLACK, late)
         if self.task.state == "failed" and self._limit_of(work, last.ended or up, None):
             return
         if (work.cancel_asked or work.ended or self.history.ended) > late and not is_given_up:
-            self._violate("orphaned", f"{work.id} ran on after the time of try {last.number} was up")
+            self._violate("orphaned", f"{work.id} ran on after the timeout of try {last.number}")
 
     def _executed(self, began: datetime) -> datetime:
         """Return when the operator of a try executed: Airflow first starts a process and parses the DAG."""
@@ -247,11 +247,11 @@ class _Case:
         # A try that started since then knows the work.
         since = max((one.began for one in self.task.tries if one.began and one.began <= at), default=at)
         if self._says(work, "could not be cancelled", since):
-            return "could not be cancelled amid an outage, as the log says"
+            return "could not be cancelled during an outage, according to the log"
         if self._says(work, "unknown whether", since):
-            return "its start got no response, and no search got through before the time was up, as the log says"
+            return "its start got no response, and no search succeeded before the timeout, according to the log"
         if any(self._says(work, f"{job_id}/cancel: ", since) for job_id in work.jobs or [work.id]):
-            return "killed before a cancel got through to Planasonix, as the log shows"
+            return "killed before a cancel reached Planasonix, according to the log"
         if state == "deferred" and not self._was_told(at):
             if not self._trigger_ran(at):
                 return "marked failed before its trigger ran"
@@ -287,7 +287,7 @@ class _Case:
             if at is None:
                 continue
             if not self.task.cancel_on_kill:
-                self._violate("wrong state", f"{work.id} was cancelled in spite of cancel_on_kill=False")
+                self._violate("wrong state", f"{work.id} was cancelled despite cancel_on_kill=False")
                 continue
             began = [one.began for one in self.task.tries if one.began and one.began <= at]
             timeout = timedelta(seconds=self.task.timeout or 0)
@@ -302,7 +302,7 @@ class _Case:
                 self._is_told_to_end(at) or (self._is_cut_off(at) and not self._has_a_retry_left(at)),
             ]
             if not any(causes):
-                self._violate("wrong state", f"{work.id} was cancelled, for which there is no reason")
+                self._violate("wrong state", f"{work.id} was cancelled without a reason")
 
     # --- Did each try fail for a reason? ---
 
@@ -318,7 +318,7 @@ class _Case:
             last = next((work for work in self.works if work.began == began), None)
             ran = last and (last.ended is None or last.ended > one.ended or last.outcome in DONE)
             if last and ran and not self._action("clear", last.began, one.ended):
-                self._violate("wrong state", f"try {one.number} was used up, with {last.id}, as {disturbance.text}")
+                self._violate("wrong state", f"try {one.number} failed with {last.id} because {disturbance.text}")
 
     def _disturbance(self, began: datetime, ended: datetime) -> Action | None:
         """Return a short disturbance during which a try ended."""
@@ -356,17 +356,13 @@ class _Case:
         works = {work.id: work for work in self.history.works}
         accounted = works.get(self.task.returned or "")
         if accounted is None:
-            self._violate(
-                "lost", f"the task has succeeded, and accounts for {self.task.returned}, which was never started"
-            )
+            self._violate("lost", f"the task has succeeded and returned {self.task.returned}, which was never started")
         elif accounted.outcome not in DONE:
-            self._violate("wrong state", f"the task has succeeded, and {accounted.id} was {accounted.outcome}")
+            self._violate("wrong state", f"the task has succeeded, but {accounted.id} was {accounted.outcome}")
         elif self.works and accounted.id != self.works[-1].id and accounted.task == self.task.name:
-            self._violate(
-                "lost", f"the task accounts for {accounted.id}, and not for its last work {self.works[-1].id}"
-            )
+            self._violate("lost", f"the task has returned {accounted.id}, and not its last work {self.works[-1].id}")
         elif accounted.task != self.task.name and self.task.on_conflict != "attach":
-            self._violate("lost", f"the task accounts for {accounted.id}, which is that of {accounted.task}")
+            self._violate("lost", f"the task has returned {accounted.id}, which belongs to {accounted.task}")
 
     def _judge_clears(self) -> None:
         """After a clear, a task must not report work from before it."""
@@ -377,9 +373,9 @@ class _Case:
         if clear and kept:
             state = clear.facts.get("state")
             if state == "running":
-                self._allow("cleared while it ran, it went on with its job", kept.id)
+                self._allow("cleared while it ran, but continued with its job", kept.id)
             else:
-                self._violate("wrong state", f"the task was cleared ({state}), and accounts for {kept.id} from before")
+                self._violate("wrong state", f"the task was cleared ({state}), but returned {kept.id} from before")
 
     def _judge_failure(self) -> None:
         last = self.task.tries[-1] if self.task.tries else None
@@ -394,14 +390,12 @@ class _Case:
             "this task's cannot be told" in event.text for event in self._events("task", began - SLACK, ended + SLACK)
         ):
             if self.history.settings.get("show_metadata"):
-                self._violate("wrong state", "the task could not tell which work is its own, and the API tells")
+                self._violate("wrong state", "the task did not recognize its work, although the API shows metadata")
             else:
-                self._allow(
-                    "nobody can tell which of several jobs a lost start has made", f"try {last and last.number}"
-                )
+                self._allow("unknown which of several jobs a lost start has created", f"try {last and last.number}")
             return
         if last and last.max_tries is not None and last.number <= last.max_tries:
-            self._violate("wrong state", f"the task has failed at try {last.number}, and {last.max_tries + 1} it has")
+            self._violate("wrong state", f"the task has failed at try {last.number} of {last.max_tries + 1}")
             return
         work = self.works[-1] if self.works else None
         if work and work.outcome in ("failed", "cancelled"):
@@ -414,11 +408,11 @@ class _Case:
         if last and not last.began:
             self._allow("failed by Airflow before its process began", has)
         elif is_fresh and (disturbance := self._met(began, ended)):
-            self._allow("could start nothing amid a disturbance, with no retry left", f"{disturbance.text}; {has}")
+            self._allow("could start nothing during a disturbance, with no retry left", f"{disturbance.text}; {has}")
         elif killed:
             self._allow("failed by a kill with no retry left", f"{killed.text}; {has}")
         else:
-            self._violate("wrong state", f"the task has failed, and {has}")
+            self._violate("wrong state", f"the task has failed without a reason; {has}")
 
     # --- Helpers ---
 

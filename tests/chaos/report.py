@@ -38,7 +38,7 @@ def _lines(history: History, findings: Findings) -> Iterator[str]:
     yield f"kills       {sum(kills.values())}: {_counts(kills)}"
     yield f"faults      {sum(faults.values())}: {_counts(faults)}"
     yield f"actions       {_counts(others)}"
-    yield f"answers     {_counts(Counter(history.refused))}"
+    yield f"responses   {_counts(Counter(history.refused))}"
     yield f"tasks       {len(history.tasks)}: {_counts(Counter(str(task.state) for task in history.tasks))}"
     yield f"tries       {sum(len(task.tries) for task in history.tasks)}"
     outcomes = Counter(str(work.outcome) for work in history.works)
@@ -95,7 +95,7 @@ def timeline(history: History, name: str) -> Iterator[str]:
 
 def _victim(facts: dict[str, object]) -> object:
     if facts.get("in_start"):
-        return "task amid its start"
+        return "task during its start"
     return facts.get("component") or ("task with its supervisor" if facts.get("with_supervisor") else "task")
 
 

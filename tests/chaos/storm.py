@@ -131,7 +131,7 @@ class Storm:
         if name in self._down:
             raise NotNowError(f"{name} is down already")
         if name == "api-server" and CONNECTION in self._down:
-            raise NotNowError("the API server is to create the connection first")
+            raise NotNowError("the API server must create the connection first")
         self._down.add(name)
         if name == "simulator":
             self._environment.planasonix.kill(how)
@@ -151,7 +151,7 @@ class Storm:
         stopped_at = time.monotonic()
         self._environment.airflow.kill("api-server", signal.SIGKILL)
         facts = {"component": "api-server", "signal": "SIGKILL"}
-        self._note("kill", f"SIGKILL to api-server, which is away for {action.how['down']} s", **facts)
+        self._note("kill", f"SIGKILL to api-server, which restarts after {action.how['down']} s", **facts)
         time.sleep(action.how["down"])
         self._restart(Action(action.at, "restart", "api-server"))
         wait_until(lambda: self._environment.airflow.is_up, "the API server answers again")
@@ -199,12 +199,12 @@ class Storm:
             raise NotNowError("the API server is down, or the connection deleted")
         add_connection(self._environment.airflow, CONN_ID, connection_fields(self._environment.planasonix, key))
         self._key = key
-        self._note("rotate", "another key is in the Airflow connection")
+        self._note("rotate", "a new key is in the Airflow connection")
         self._later(action.how["revoke_after"], "revoke", old)
 
     def _revoke(self, action: Action) -> None:
         self._environment.planasonix.control(f"keys/{action.target}/revoke")
-        self._note("revoke", "the key before is revoked")
+        self._note("revoke", "the previous key is revoked")
 
     def _refuse(self, action: Action) -> None:
         self._proxy_is_open()
@@ -223,7 +223,7 @@ class Storm:
         """Record a disturbance of the proxy from the first request that it disturbs."""
         began = self._environment.planasonix.proxy.began(str(action.target))
         if began is None:
-            raise NotNowError("nobody asks for anything")
+            raise NotNowError("no request was disturbed yet")
         self._note(action.how["what"], action.how["text"], at=began, **action.how["facts"])
 
     def _proxy_is_open(self) -> None:
@@ -276,7 +276,7 @@ class Storm:
             if request["route"] in STARTS and request["status"] is None and request["at"] > action.how["since"]
         ]
         if not requests:
-            raise NotNowError("nobody starts anything")
+            raise NotNowError("no start waits for its response")
         # The idempotency key of a start contains the task.
         _, _, task_id, map_index, *_ = map(unquote, requests[0]["headers"]["idempotency-key"].split("/"))
         rows = [row for row in self._running() if (row["task_id"], str(row["map_index"])) == (task_id, map_index)]
@@ -286,7 +286,7 @@ class Storm:
         how = signal.Signals[action.how["signal"]]
         with suppress(ProcessLookupError):
             os.kill(task["pid"], how)
-        text = f"{how.name} to the process of {task['name']}, whose start waits for its answer ({action.how['when']})"
+        text = f"{how.name} to the process of {task['name']}, whose start waits for its response ({action.how['when']})"
         self._note("kill_task", text, task["name"], signal=how.name, in_start=action.how["when"], **_facts(task))
 
     def _running(self) -> list[dict[str, Any]]:
