@@ -97,7 +97,7 @@ def note(request: pytest.FixtureRequest) -> Notes:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _SEEN:
-        terminalreporter.section("what was seen")
+        terminalreporter.section("notes")
         for line in _SEEN:
             terminalreporter.write_line(line)
 
@@ -170,7 +170,7 @@ def airflow(
         add_connection(airflow, "planasonix_default", simulator.airflow_connection())
         wait_for_dags(airflow)
         Notes(f"Airflow {version('apache-airflow')}")(
-            f"healthy after {healthy:.1f} s, its DAGs there after {time.monotonic() - began:.1f} s"
+            f"healthy after {healthy:.1f} s, its DAGs parsed after {time.monotonic() - began:.1f} s"
         )
         yield airflow
 
@@ -181,7 +181,7 @@ def wait_for_dags(airflow: LocalAirflow) -> None:
     def missing() -> set[str]:
         return DAGS - {dag["dag_id"] for dag in airflow.api("GET", "dags?limit=200")["dags"]}
 
-    wait_until(lambda: not missing(), "the DAGs are there")
+    wait_until(lambda: not missing(), "Airflow has parsed the DAGs")
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_only_the_outlets_that_were_loaded_start_dags(
     for dag_id, table in ((f"on_orders_{way}", "public.orders"), (f"on_odd_{way}", ODD)):
         ((told, extra),) = wait_until(lambda: started_by(airflow, dag_id), f"{dag_id} starts")  # noqa: B023
         assert (told, extra) == (table, events[table]["extra"])
-    note(f"both had run {time.monotonic() - began:.1f} s after the sync")
+    note(f"both DAGs had run {time.monotonic() - began:.1f} s after the sync")
     assert started_by(airflow, f"on_left_out_{way}") == []
     assert "No asset event for public.customers: the results do not name it." in run.log()
 
@@ -117,7 +117,7 @@ def test_an_alias_gets_events_of_all_loaded_tables(airflow: LocalAirflow, simula
         told[:] = started_by(airflow, f"on_alias_{way}")
         return len(told) >= 2
 
-    wait_until(has_all, "the DAG has got both")
+    wait_until(has_all, "the DAG has received both events")
     assert sorted(table for table, _ in told) == [ODD, "public.orders"]
     assert dict(told) == {table: event["extra"] for table, event in events.items()}
 
@@ -127,7 +127,7 @@ def test_each_mapped_task_sends_events_of_its_connection(airflow: LocalAirflow, 
         simulator.plan(connection_id, running_seconds=2, tables={"mapped": rows})
     run = TaskRun.start(airflow, f"mapped_assets_{way}")
     tasks = run.mapped(2)
-    wait_until(lambda: all(task.is_over for task in tasks), "both end")
+    wait_until(lambda: all(task.is_over for task in tasks), "both tasks end")
     assert [task.state for task in tasks] == ["success"] * 2
     assert sorted((event["source_map_index"], event["extra"]["connection_id"]) for event in run.events()) == [
         (0, CONNECTIONS[way][0]),
@@ -157,7 +157,7 @@ def test_an_alias_gets_events_of_hundreds_of_tables(airflow: LocalAirflow, simul
     simulator.plan(connection_id, queued_seconds=0, running_seconds=1, tables=tables)
     run = TaskRun.start(airflow, "asset_alias_on_a_worker")
     run.wait_for("running")
-    wait_until(lambda: run.is_over or f"{MANY:,} asset events through" in run.log(), "the task has told Airflow")
+    wait_until(lambda: run.is_over or f"{MANY:,} asset events through" in run.log(), "the task has sent its events")
     began = time.monotonic()
     run.wait_for("success")
     note(f"Airflow took {time.monotonic() - began:.1f} s to write {MANY:,} events")

@@ -137,7 +137,7 @@ def test_a_retry_finds_the_job_after_a_kill_during_the_start(
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id)
     wait_until(lambda: count_starts(simulator, connection_id), "the start is sent")
     if when == "after":
-        wait_until(lambda: jobs_of(simulator, connection_id), "the job is there")
+        wait_until(lambda: jobs_of(simulator, connection_id), "the job exists")
     record = run.record()
     note(f"the record: {record}")
     assert record is not None
@@ -246,7 +246,7 @@ def test_a_cleared_sync_starts_again_after_its_old_job_ended(
     simulator.plan(connection_id, running_seconds=2 if is_finished else 300, cancelling_seconds=3)
     run = TaskRun.start(airflow, f"retried_sync_{way}", connection_id=connection_id)
     run.wait_for(state)
-    wait_until(lambda: run.job(simulator).status == ("succeeded" if is_finished else "running"), "the job is there")
+    wait_until(lambda: run.job(simulator).status == ("succeeded" if is_finished else "running"), "the job exists")
     note(f"the record at the clear: {run.record()}")
     run.clear()
     wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
@@ -295,7 +295,7 @@ def test_a_cleared_sync_with_fewer_retries_loads_again(
     note(f"the record at the clear: {run.record()}")
     edit_retries(airflow, dag_id, 0)
     run.clear()
-    wait_until(lambda: run.details()["try_number"] == 2, "there is another try")
+    wait_until(lambda: run.details()["try_number"] == 2, "the second try begins")
     run.wait_for("success")
     tell(run, note)
 
@@ -382,7 +382,7 @@ def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     airflow: LocalAirflow, simulator: Simulator, connection_id: str, note: Notes
 ) -> None:
     run, other = start_behind_another(airflow, simulator, connection_id, on_conflict="wait", seconds=15)
-    wait_until(lambda: count_polls(simulator, other.id), "it waits for the job in its way")
+    wait_until(lambda: count_polls(simulator, other.id), "the task waits for the conflicting job")
     run.send_sigkill()
     wait_until(lambda: run.is_over, f"{run} ends")
     tell(run, note)

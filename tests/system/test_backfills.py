@@ -43,7 +43,7 @@ def test_a_backfill_survives_a_restart_of_the_triggerer(
     backfill_id = run.backfill(simulator).id
     looks = POLLS_BY_TASK
     for stop in stops:
-        wait_until(lambda: count_polls(simulator, backfill_id) > looks, "the triggerer looks at the backfill")  # noqa: B023
+        wait_until(lambda: count_polls(simulator, backfill_id) > looks, "the triggerer polls the backfill")  # noqa: B023
         began = time.monotonic()
         stop(airflow, "triggerer")
         looks = count_polls(simulator, backfill_id)
@@ -51,8 +51,8 @@ def test_a_backfill_survives_a_restart_of_the_triggerer(
         assert backfill.status in ("queued", "running")
         note(f"the triggerer ended in {time.monotonic() - began:.1f} s, {backfill.progress_percent:.0f} % were done")
         airflow.restart("triggerer")
-        wait_until(lambda: count_polls(simulator, backfill_id) > looks, "the new triggerer looks at the backfill")  # noqa: B023
-        note(f"first look of the new one {time.monotonic() - began:.1f} s later")
+        wait_until(lambda: count_polls(simulator, backfill_id) > looks, "the new triggerer polls the backfill")  # noqa: B023
+        note(f"first poll by the new one {time.monotonic() - began:.1f} s later")
     run.wait_for("success")
 
     (backfill,) = backfills_of(simulator, connection_id)

@@ -152,7 +152,7 @@ def test_a_task_that_ends_early_cancels_its_job(
         run.wait_for("skipped" if how == late else GIVING_UP[how][1])
         job_ids = jobs_of(simulator, simulator.job(jobs[way, how]).connection_id)
         assert job_ids[0] == jobs[way, how]
-        wait_until(lambda job_id=job_ids[0]: simulator.job(job_id).status == "cancelled", "the job's end")
+        wait_until(lambda job_id=job_ids[0]: simulator.job(job_id).status == "cancelled", "the job is cancelled")
         assert len(job_ids) == 1 + (how == "cleared")
         if how == "cleared":
             starts_after_the_end(simulator, *job_ids)
@@ -170,7 +170,7 @@ def test_a_task_that_ends_before_the_start_response_cancels_its_job(
     given_up_at = utcnow()
     run.mark_failed()
     note(f"asked to cancel {wait_for_cancel(simulator, job_id, given_up_at):.1f} s later")
-    wait_until(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
+    wait_until(lambda: simulator.job(job_id).status == "cancelled", "the job is cancelled")
     assert run.state == "failed"
     assert jobs_of(simulator, connection_id) == [job_id]
 
@@ -191,12 +191,12 @@ def test_a_task_marked_failed_as_it_defers_is_cancelled_before_the_next_start(
         wait_until(lambda: run.dag_run_state == "failed", "the run ends")
         # Triggers that ran cancel their jobs within this time.
         quiet_since = utcnow()
-        wait_until(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has told whom it tells")
+        wait_until(lambda: (utcnow() - quiet_since).total_seconds() > 10, "Airflow has had time to notify all triggers")
         left = [index for index, job_id in marked.items() if not simulator.job(job_id).cancel_requested_at]
-        note(f"{10 - len(left)} of 10 jobs were cancelled; left are those of the tasks {left}")
+        note(f"{10 - len(left)} of 10 jobs were cancelled; the others belong to the tasks {left}")
         run.clear()
-        wait_until(lambda: len(simulator.jobs()) == 20, "all are started anew")
-        wait_until(lambda: run.count("deferred") == 10, "all wait again")
+        wait_until(lambda: len(simulator.jobs()) == 20, "all jobs are started again")
+        wait_until(lambda: run.count("deferred") == 10, "all tasks wait again")
         clock.ahead += timedelta(hours=1)
         wait_until(lambda: run.dag_run_state == "success", "the run ends")
         for index, old_id in marked.items():
@@ -240,7 +240,7 @@ def test_tasks_at_their_deadline_cancel_without_a_free_worker(
         assert -1 < lag < AT_ONCE
     for limit in limits:
         wait_until(
-            lambda limit=limit: runs["deferred", limit].state in ("scheduled", "queued"), "it waits for a worker"
+            lambda limit=limit: runs["deferred", limit].state in ("scheduled", "queued"), "the task waits for a worker"
         )
     assert blocker.state == "running"
     blocker.mark_failed()
@@ -270,7 +270,7 @@ class Twenty:
         self.tasks = run.mapped(20)
 
     def wait_until_all_wait(self) -> None:
-        wait_until(lambda: self.run.count("deferred") == 20, "all wait")
+        wait_until(lambda: self.run.count("deferred") == 20, "all tasks wait")
         wait_until(lambda: all(task.has_started_trigger for task in self.tasks), "a triggerer runs all triggers")
 
     def wait_until_one_has_them(self, is_right: Callable[[int], bool]) -> int:
@@ -280,9 +280,9 @@ class Twenty:
             (has_them, *others) = {task.triggerer() for task in self.tasks}
             return has_them if has_them and not others and is_right(has_them) else None
 
-        triggerer = wait_until(who_has_them, "a triggerer has them all")
+        triggerer = wait_until(who_has_them, "one triggerer has all triggers")
         asked = len(self.planasonix.requests)
-        wait_until(lambda: "list_jobs" in {request.route for request in self.planasonix.requests[asked:]}, "it looks")
+        wait_until(lambda: "list_jobs" in {request.route for request in self.planasonix.requests[asked:]}, "it polls")
         assert triggerer
         return triggerer
 
@@ -320,7 +320,7 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
     assert time.monotonic() - began < 20
     airflow.restart("triggerer")
     first = twenty.wait_until_one_has_them(lambda number: number != ended)
-    note(f"the next one had them all {time.monotonic() - began:.1f} s later")
+    note(f"the next triggerer had all triggers {time.monotonic() - began:.1f} s later")
     twenty.assert_nothing_was_cancelled()
 
     with another(airflow, "triggerer") as other:
@@ -328,25 +328,25 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
         began = time.monotonic()
         freeze(airflow, "triggerer")
         twenty.wait_until_one_has_them(lambda number: number == second)
-        note(f"frozen: another triggerer had them all {time.monotonic() - began:.1f} s later")
+        note(f"frozen: another triggerer had all triggers {time.monotonic() - began:.1f} s later")
         resume(airflow, "triggerer")
         if AIRFLOW >= (3, 3):
             # In older versions, the log of a trigger is closed by then.
-            wait_until(lambda: twenty.left_alone == 20, "the first one lets go of them all")
+            wait_until(lambda: twenty.left_alone == 20, "the first triggerer has ended all its triggers")
         twenty.wait_until_one_has_them(lambda number: number == second)
         twenty.assert_nothing_was_cancelled()
 
         began = time.monotonic()
         kill_process_tree(airflow, other)
         twenty.wait_until_one_has_them(lambda number: number == first)
-        note(f"killed: the one that was frozen had them all {time.monotonic() - began:.1f} s later")
+        note(f"killed: the triggerer that was frozen had all triggers {time.monotonic() - began:.1f} s later")
         twenty.assert_nothing_was_cancelled()
 
     killed = twenty.tasks[7]
     given_up_at = utcnow()
     killed.mark_failed()
     lag = wait_for_cancel(twenty.planasonix, killed.job(twenty.planasonix).id, given_up_at)
-    note(f"marked failed after all that: asked to cancel {lag:.1f} s later")
+    note(f"marked failed afterwards: asked to cancel {lag:.1f} s later")
     twenty.clock.ahead += timedelta(hours=1)
     wait_until(lambda: twenty.run.dag_run_state == "failed", "the run ends")
     assert (twenty.run.count("success"), twenty.run.count("failed")) == (19, 1)
@@ -390,26 +390,26 @@ def test_a_task_without_heartbeats_keeps_its_job(
         wanted = f"Job {jobs[death]}, which try 1 has started, still runs: this try goes on with it."
         run = runs[death]
         wait_until(lambda run=run: run.details()["try_number"] == 2, "the next try begins")
-        wait_until(lambda run=run, wanted=wanted: wanted in run.provider_log_lines(2), "it goes on with the job")
-        note(f"{death}: the next try went on with the job {time.monotonic() - began:.1f} s later")
-    wait_until(lambda: time.monotonic() - began > HEARTBEAT_TIMEOUT_SECONDS + 5, "it stands still for long enough")
+        wait_until(lambda run=run, wanted=wanted: wanted in run.provider_log_lines(2), "it continues with the job")
+        note(f"{death}: the next try continued with the job {time.monotonic() - began:.1f} s later")
+    wait_until(lambda: time.monotonic() - began > HEARTBEAT_TIMEOUT_SECONDS + 5, "the heartbeats time out")
     thawed_at = utcnow()
     for death in ("frozen", "frozen and marked failed"):
         for process in processes[death]:
             process.resume()
     for death in ("frozen", "frozen and marked failed"):
-        wait_until(lambda death=death: not is_alive(processes[death][1]), "the process that was thawed ends", SOON)
-        note(f"{death}: the process ended {(utcnow() - thawed_at).total_seconds():.1f} s after it was thawed")
+        wait_until(lambda death=death: not is_alive(processes[death][1]), "the resumed process ends", SOON)
+        note(f"{death}: the process ended {(utcnow() - thawed_at).total_seconds():.1f} s after it was resumed")
         note(f"{death}, at the end of try 1: {runs[death].provider_log_lines()[-1]}")
     lag = wait_for_cancel(simulator, jobs["frozen and marked failed"], thawed_at)
-    note(f"frozen and marked failed: asked to cancel {lag:.1f} s after it was thawed")
+    note(f"frozen and marked failed: asked to cancel {lag:.1f} s after it was resumed")
     for death in ("killed", "frozen"):
         assert not simulator.job(jobs[death]).cancel_requested_at
         assert runs[death].state == "running"
         given_up_at = utcnow()
         runs[death].mark_failed()
         lag = wait_for_cancel(simulator, jobs[death], given_up_at)
-        note(f"{death}: marked failed after all that, asked to cancel {lag:.1f} s later")
+        note(f"{death}: marked failed afterwards, asked to cancel {lag:.1f} s later")
     assert [len(jobs_of(simulator, f"{connection_id}_{number}")) for number in range(3)] == [1, 1, 1]
 
 
@@ -442,12 +442,12 @@ def test_a_retry_reconnects_after_an_outage_of_the_api_server(
     else:
         # In Airflow 3.0, the supervisor fails, and the task's process continues without it.
         given_up = f"Marking task as UP_FOR_RETRY. dag_id={run.dag_id}"
-        wait_until(lambda: given_up in airflow.log("scheduler").read_text(), "the task is to be retried")
+        wait_until(lambda: given_up in airflow.log("scheduler").read_text(), "the scheduler schedules a retry")
     assert not simulator.job(job_id).cancel_requested_at
     airflow.restart("api-server")
-    wait_until(lambda: is_served(airflow), "the API server answers")
+    wait_until(lambda: is_served(airflow), "the API server responds")
     wait_until(lambda: run.details()["try_number"] == 2, "the next try begins", timeout=600)
-    note(f"the next try began {time.monotonic() - began:.1f} s after the API server went away")
+    note(f"the next try began {time.monotonic() - began:.1f} s after the API server was killed")
     run.wait_for("success")
     assert f"Job {job_id}, which try 1 has started," in "\n".join(run.provider_log_lines(2))
     assert jobs_of(simulator, connection_id) == [job_id]

@@ -63,7 +63,7 @@ def test_without_a_triggerer_the_api_server_cancels_jobs(
             lambda run=run: run.job(simulator).cancel_requested_at, f"the job of {name} is cancelled", timeout=60
         )
         seconds = time.monotonic() - began
-        note(f"marked {name}: answered in {answered:.2f} s, the job was asked to cancel {seconds:.1f} s later")
+        note(f"marked {name}: response after {answered:.2f} s, the job was asked to cancel {seconds:.1f} s later")
         assert seconds < MAX_SECONDS
         assert count_cancels(simulator, job_id) == 1
     time.sleep(QUIET_SECONDS)

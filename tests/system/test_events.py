@@ -77,7 +77,7 @@ def test_a_job_of_another_system_starts_the_dag_once(airflow: LocalAirflow, watc
     job = watched.workspace.start_sync("conn_events_react", SyncBody(pipeline_id="pl_1", metadata={"by": "a person"}))
     ended = time.monotonic() + 2.2
     wait_until(lambda: runs(airflow, "events_react"), "the DAG starts")
-    note(f"the DAG run was there {time.monotonic() - ended:.1f} s after the job's end, at an interval of 3 s")
+    note(f"the DAG run was created {time.monotonic() - ended:.1f} s after the job's end, at an interval of 3 s")
     wait_until_watched(watched)
     (payload,) = payloads(airflow, "events_react")
     (run,) = runs(airflow, "events_react")
@@ -108,7 +108,7 @@ def test_a_dag_that_watches_its_own_connection_ignores_its_own_jobs(airflow: Loc
     wait_until_watched(watched)
     theirs = watched.workspace.start_sync("conn_events_own", SyncBody(metadata={"by": "a person"}))
     wait_until(lambda: runs(airflow, "events_own"), "the DAG starts")
-    wait_until(lambda: runs(airflow, "events_own")[0]["state"] == "success", "it has synced")
+    wait_until(lambda: runs(airflow, "events_own")[0]["state"] == "success", "the DAG's own sync is over")
     wait_until_watched(watched)
     wait_until_watched(watched)
     assert [payload["job_id"] for payload in payloads(airflow, "events_own")] == [theirs.id]
@@ -154,7 +154,7 @@ def test_a_run_reads_all_events_that_arrived_together(airflow: LocalAirflow, wat
     wait_until_watched(watched)
     watched.plan("conn_events_together", times=None, queued_seconds=0, running_seconds=5)
     jobs = [watched.workspace.start_sync("conn_events_together").id for _ in range(12)]
-    wait_until(lambda: count_events(airflow, "events_together") == len(jobs), "all events are there")
+    wait_until(lambda: count_events(airflow, "events_together") == len(jobs), "all events exist")
     wait_until_watched(watched)
     started_by: list[list[str]] = []
     read: set[str] = set()
@@ -174,7 +174,7 @@ def test_a_run_reads_all_events_that_arrived_together(airflow: LocalAirflow, wat
 
     # The waiting events are among those that start the next run.
     later = watched.workspace.start_sync("conn_events_together").id
-    wait_until(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run is there")
+    wait_until(lambda: len(runs(airflow, "events_together")) > len(started_by), "the next run exists")
     newest = max(runs(airflow, "events_together"), key=lambda run: run["run_after"])
     task = TaskRun(airflow, "events_together", newest["dag_run_id"], task_id="react")
     task.wait_for("success")
@@ -198,11 +198,11 @@ def test_a_thousand_events_survive_two_kills_of_the_triggerer(
     for number in (100, 400):
         wait_until(
             lambda number=number: count_events(airflow, "events_many") >= number,
-            f"{number} events are there",
+            f"{number} events exist",
             TIMEOUT_SECONDS,
         )
         kill_process_tree(airflow, "triggerer")
-        note(f"killed when {count_events(airflow, 'events_many')} events were there ({time.monotonic() - began:.0f} s)")
+        note(f"killed when {count_events(airflow, 'events_many')} events existed ({time.monotonic() - began:.0f} s)")
         time.sleep(5)
         airflow.restart("triggerer")
     wait_until(

@@ -45,10 +45,10 @@ def test_a_killed_task_on_a_worker_cancels_its_job(
     wait_until(lambda: run.job(simulator).status in ("cancelling", "cancelled"), "the job is cancelled", timeout=60)
     note(f"the job was asked to cancel {time.monotonic() - began:.1f} s later")
     wait_until(lambda: has_ended(pid), "the task's process ends", timeout=60)
-    note(f"the task's process was gone {time.monotonic() - began:.1f} s later")
+    note(f"the task's process had ended {time.monotonic() - began:.1f} s later")
     run.wait_for("failed")
     note(f"the task was failed {time.monotonic() - began:.1f} s later")
-    wait_until(lambda: run.job(simulator).status == "cancelled", "the job's end")
+    wait_until(lambda: run.job(simulator).status == "cancelled", "the job has ended")
     assert f"The task was killed. Job {run.job(simulator).id} was asked to cancel." in run.provider_log_lines()
 
 
@@ -72,7 +72,7 @@ def test_deferred_tasks_marked_failed_cancel_their_work(
     for dag_id, run in runs.items():
         work = run.job(simulator) if dag_id.startswith("sync") else run.backfill(simulator)
         looked_at[dag_id] = work.id
-        wait_until(lambda id_=work.id: count_polls(simulator, id_) > POLLS_BY_TASK, "the triggerer looks")
+        wait_until(lambda id_=work.id: count_polls(simulator, id_) > POLLS_BY_TASK, "the triggerer polls")
         assert run.state == "deferred"
     began = time.monotonic()
     for run in runs.values():
@@ -101,7 +101,7 @@ def test_deferred_tasks_marked_failed_cancel_their_work(
     for dag_id in ("sync_left_alone", "backfill_left_alone"):
         looks = count_polls(simulator, looked_at[dag_id])
         time.sleep(5)
-        assert count_polls(simulator, looked_at[dag_id]) == looks, "its trigger is still there"
+        assert count_polls(simulator, looked_at[dag_id]) == looks, "its trigger still runs"
         assert not any(job.cancel_requested_at for job in runs[dag_id].jobs(simulator))
     assert [run.state for run in runs.values()] == ["failed"] * 4
     assert on_kill_problems(airflow) == []
@@ -125,7 +125,7 @@ def test_a_deferred_task_marked_success_logs_why_its_job_is_cancelled(
     simulator.plan(connection_id, running_seconds=300)
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     work = run.job(simulator)
-    wait_until(lambda: count_polls(simulator, work.id) > POLLS_BY_TASK, "the triggerer looks")
+    wait_until(lambda: count_polls(simulator, work.id) > POLLS_BY_TASK, "the triggerer polls")
     run.mark_succeeded()
     wait_until(lambda: bool(run.job(simulator).cancel_requested_at), "the job is asked to cancel", timeout=60)
     reason = f"The task was marked success by hand, so its job is cancelled. Job {work.id}"
@@ -148,7 +148,7 @@ def test_only_the_mapped_task_marked_failed_cancels_its_job(
         # Wait for the triggerer's log line, because it may list all five jobs instead of polling each. The task itself
         # has logged the state "queued".
         wait_until(
-            lambda task=task: any(" is running" in line for line in task.provider_log_lines()), "the triggerer looks"
+            lambda task=task: any(" is running" in line for line in task.provider_log_lines()), "the triggerer polls"
         )
     killed = tasks[2]
     began = time.monotonic()

@@ -70,7 +70,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         add_connection(airflow, "planasonix_many", simulator.airflow_connection())
         # With a new process, memory that earlier tests needed does not hide the memory of this test.
         airflow.restart("triggerer")
-        wait_until(lambda: airflow.health()["triggerer"]["status"] == "healthy", "it is back")
+        wait_until(lambda: airflow.health()["triggerer"]["status"] == "healthy", "the triggerer is healthy")
         time.sleep(2 * INTERVAL)
         computed = cpu_seconds(airflow, "triggerer")
         time.sleep(WATCHED)
@@ -80,36 +80,36 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
 
         began = time.monotonic()
         run = TaskRun.start(airflow, dag_id)
-        wait_until(lambda: run.count("deferred") == SYNCS, "all wait", TIMEOUT_SECONDS, every=1)
-        bill["s until all wait"] = time.monotonic() - began
+        wait_until(lambda: run.count("deferred") == SYNCS, "all tasks wait", TIMEOUT_SECONDS, every=1)
+        bill["s until all tasks wait"] = time.monotonic() - began
 
         # Wait until the triggerer has started even the last trigger.
         time.sleep(2 * INTERVAL)
         asked, computed = len(simulator.requests), cpu_seconds(airflow, "triggerer")
         time.sleep(WATCHED)
         watched = simulator.requests[asked:]
-        bill[f"requests in {WATCHED} s while all wait"] = len(watched)
-        bill[f"triggerer's CPU, s, in {WATCHED} s while all wait"] = cpu_seconds(airflow, "triggerer") - computed
-        bill["triggerer's memory, MB, while all wait"] = megabytes(airflow, "triggerer")
+        bill[f"requests in {WATCHED} s while all tasks wait"] = len(watched)
+        bill[f"triggerer's CPU, s, in {WATCHED} s while all tasks wait"] = cpu_seconds(airflow, "triggerer") - computed
+        bill["triggerer's memory, MB, while all tasks wait"] = megabytes(airflow, "triggerer")
 
         clock.move(hours=1)
-        wait_until(lambda: run.count("deferred") < SYNCS, "the first go on")
+        wait_until(lambda: run.count("deferred") < SYNCS, "the first tasks resume")
         bill["triggerer's CPU, s, from the run's start until it is killed"] = cpu_seconds(airflow, "triggerer") - cpu
         kill_process_tree(airflow, "triggerer")
-        bill["tasks that go on by then"] = SYNCS - run.count("deferred")
+        bill["tasks that have resumed by then"] = SYNCS - run.count("deferred")
         airflow.restart("triggerer")
         wait_until(lambda: run.count("success") == FIRST, f"{FIRST} succeed", TIMEOUT_SECONDS, every=1)
 
         clock.move(hours=1)
         ended = time.monotonic()
-        wait_until(lambda: run.count("deferred") == 0, "the others go on", TIMEOUT_SECONDS, every=1)
+        wait_until(lambda: run.count("deferred") == 0, "the other tasks resume", TIMEOUT_SECONDS, every=1)
         bill["s from the last job's end until no task waits"] = time.monotonic() - ended
         wait_until(lambda: run.dag_run_state in ("success", "failed"), "the run ends", TIMEOUT_SECONDS, every=1)
         bill["s from the last job's end to the run's end"] = time.monotonic() - ended
         bill["the new triggerer's CPU, s, from its start to the run's end"] = cpu_seconds(airflow, "triggerer")
         counts = httpx.get(f"{simulator.url}/_simulator/state").json()["data"]["counts"]
-        bill["requests in all"] = sum(counts.values())
-        bill["s in all"] = time.monotonic() - began
+        bill["requests in total"] = sum(counts.values())
+        bill["s in total"] = time.monotonic() - began
 
         assert run.count("success") == SYNCS
         assert sorted(job.connection_id for job in simulator.jobs()) == connections

@@ -43,7 +43,7 @@ def test_a_nul_in_a_response_does_not_end_the_triggerer(airflow: LocalAirflow, o
 
     odd.plan("conn_nul_failed", outcome="failed", code="disk\0full", message="The disk is\0full.", running_seconds=3)
     failed = start(airflow, "deferred", "conn_nul_failed")
-    wait_until(lambda: failed.jobs(odd), "it has started its job")
+    wait_until(lambda: failed.jobs(odd), "the task has started its job")
     odd.fail("odd", route="get_job", times=None, fields={"metadata": {"mine": "\0", **FOREIGN}, **FOREIGN})
     failed.wait_for("failed")
     odd.faults.clear()
@@ -51,7 +51,7 @@ def test_a_nul_in_a_response_does_not_end_the_triggerer(airflow: LocalAirflow, o
 
     odd.plan("conn_nul_failed", outcome="failed", running_seconds=3)
     long = start(airflow, "deferred", "conn_nul_failed")
-    wait_until(lambda: long.jobs(odd), "it has started its job")
+    wait_until(lambda: long.jobs(odd), "the task has started its job")
     odd.fail("odd", route="get_job", times=None, fields={"error": {"message": MESSAGE, **FOREIGN}})
     long.wait_for("failed")
     odd.faults.clear()
@@ -77,7 +77,7 @@ def test_an_unreadable_row_does_not_stop_a_watcher(airflow: LocalAirflow, note: 
         assert [payload["job_id"] for payload in later] == [job.id]
         looks = [request for request in simulator.requests if request.path.endswith("/job_odd")]
         wait_until_watched(simulator)
-        note(f"{len(looks)} looks at the row that cannot be read")
+        note(f"{len(looks)} polls of the job in the unreadable row")
     log = airflow.log("triggerer").read_text()
     assert log.count("rows cannot be read and are left out") <= 2
     assert "A scan for finished work in Planasonix broke" not in log

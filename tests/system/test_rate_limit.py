@@ -46,8 +46,6 @@ def test_forty_workers_keep_to_120_requests_a_minute(tmp_path: Path, note: Notes
         )
     assert workers.returncode == 0, workers.stderr
     asked = Counter(request.status for request in simulator.requests)
-    note(
-        f"{asked.total()} requests for 40 syncs, of which {asked[429]} were answered 429; {len(simulator.jobs())} jobs"
-    )
+    note(f"{asked.total()} requests for 40 syncs, of which {asked[429]} got 429; {len(simulator.jobs())} jobs")
     assert len(simulator.jobs()) == 40
     assert asked[429] <= 0.02 * asked.total()

@@ -97,7 +97,7 @@ def another_api_server(airflow: LocalAirflow) -> Iterator[str]:
     env = airflow.env | {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": base}
     server = start([airflow.python, "-m", "airflow", "api-server"], env, airflow.log("another-api-server"))
     try:
-        wait_until(lambda: is_there(f"{base}/api/v2/monitor/health"), "the other API server answers")
+        wait_until(lambda: is_there(f"{base}/api/v2/monitor/health"), "the other API server responds")
         yield f"{base}/planasonix/webhook/{NAME}"
     finally:
         end(server)
@@ -128,7 +128,7 @@ def test_a_job_that_ends_starts_the_dag(receiver: Receiver, connection_id: str, 
         receiver.simulator.plan(connection_id, queued_seconds=0, running_seconds=1)
         job = receiver.simulator.workspace.start_sync(connection_id)
         wait_until(lambda known=known: len(receiver.runs()) > known, "a DAG run")  # type: ignore[misc]
-        run = wait_until(lambda: next((run for run in receiver.runs() if run["start_date"]), None), "it has begun")
+        run = wait_until(lambda: next((run for run in receiver.runs() if run["start_date"]), None), "the run has begun")
         ended = receiver.simulator.job(job.id).finished_at
         assert ended is not None
         took.append((datetime.fromisoformat(run["start_date"]) - ended).total_seconds())
@@ -158,7 +158,7 @@ def test_deliveries_start_the_dag_of_the_day_on_which_a_job_ended(receiver: Rece
     expect_runs(receiver.airflow, "webhook_received_by_day", ["2025-03-27", "2025-03-28"])
     kill_process_tree(receiver.airflow, "api-server")
     receiver.airflow.restart("api-server")
-    wait_until(lambda: is_there(f"{receiver.airflow.url}/api/v2/monitor/health"), "the API server answers again")
+    wait_until(lambda: is_there(f"{receiver.airflow.url}/api/v2/monitor/health"), "the API server responds again")
     deliver("evt_before_midnight", "succeeded", "2025-03-27T22:59:59Z")
     deliver("evt_next_day", "cancelled", "2025-03-29T02:00:00Z")
     expect_runs(receiver.airflow, "webhook_received_by_day", ["2025-03-27", "2025-03-28", "2025-03-29"])
@@ -180,7 +180,7 @@ def test_a_rotation_loses_no_delivery(receiver: Receiver, connection_id: str) ->
     start_a_job()
     assert rotation.state == "success"
     assert receiver.secret != before
-    wait_until(lambda: {event.get("job_id") for event in receiver.events()} >= set(begun), "each job was told of")
+    wait_until(lambda: {event.get("job_id") for event in receiver.events()} >= set(begun), "each job has an event")
     late = a_delivery(f"evt_{uuid.uuid4().hex}")
     # A delivery that was signed with the old secret before the rotation and arrives after it.
     assert httpx.post(receiver.url, content=late, headers=receiver.headers(late, secret=before)).status_code == 204
@@ -212,7 +212,7 @@ def test_500_deliveries_a_minute_sent_twice_to_two_api_servers_each_count_once(
     seconds = time.monotonic() - began
     took.sort()
     note(
-        f"1,000 deliveries of 500 events in {seconds:.0f} s: answered after {took[500] * 1000:.0f} ms in the middle, "
+        f"1,000 deliveries of 500 events in {seconds:.0f} s: median response after {took[500] * 1000:.0f} ms, "
         f"{took[990] * 1000:.0f} ms at the 99th percentile"
     )
     assert set(statuses) == {204}

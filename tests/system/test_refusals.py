@@ -73,7 +73,7 @@ def test_a_cancel_survives_a_proxy_error(
     run.mark_failed()
     wait_until(lambda: proxy.counts["writes refused: 403 html"], "the cancel is refused")
     note(f"asked to cancel {wait_for_cancel(simulator, job_id, given_up_at):.1f} s later: {dict(proxy.counts)}")
-    wait_until(lambda: simulator.job(job_id).status == "cancelled", "the job's end")
+    wait_until(lambda: simulator.job(job_id).status == "cancelled", "the job is cancelled")
 
 
 @pytest.mark.parametrize("how", ["404 html", "404 text"])
@@ -111,7 +111,7 @@ def test_a_cleared_task_cancels_its_old_job_despite_a_proxy_error(
     run.clear()
     wait_until(lambda: run.details()["try_number"] == 2, "the cleared task begins")
     before = proxy.counts["reads refused: 404 html"]
-    wait_until(lambda: proxy.counts["reads refused: 404 html"] >= before + 2, "it meets two refusals")
+    wait_until(lambda: proxy.counts["reads refused: 404 html"] >= before + 2, "the task meets two refusals")
     proxy.calm()
     wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")

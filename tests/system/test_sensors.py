@@ -29,7 +29,7 @@ def test_a_sync_sensor_sees_a_sync_that_ended_without_a_triggerer(
     since = datetime.now(UTC).isoformat()
     run = TaskRun.start(airflow, "sync_sensor", connection_id=connection_id, since=since).task("fresh")
     run.wait_for("deferred")
-    wait_until(lambda: looks_for_syncs(simulator, connection_id) > POLLS_BY_TASK, "the triggerer looks")
+    wait_until(lambda: looks_for_syncs(simulator, connection_id) > POLLS_BY_TASK, "the triggerer polls")
     terminate(airflow, "triggerer")
     sync = simulator.workspace.start_sync(connection_id).id
     wait_until(lambda: simulator.job(sync).status == "succeeded", "the sync is over")

@@ -154,9 +154,9 @@ def test_no_waiting_task_is_lost(
     mixed_airflow.start()
     mixed_airflow.use([name for name in mixed_airflow.components if name not in old_at_first], is_new=True)
     add_connection(mixed_airflow, "planasonix_default", simulator.airflow_connection())
-    wait_until(lambda: mixed_airflow.api("GET", "dags")["total_entries"], "the DAG is there", TIMEOUT_SECONDS)
+    wait_until(lambda: mixed_airflow.api("GET", "dags")["total_entries"], "Airflow has parsed the DAG", TIMEOUT_SECONDS)
     run = TaskRun.start(mixed_airflow, "upgraded").task("load")
-    wait_until(lambda: run.count("deferred") == TASKS, "all wait", TIMEOUT_SECONDS, every=1)
+    wait_until(lambda: run.count("deferred") == TASKS, "all tasks wait", TIMEOUT_SECONDS, every=1)
 
     mixed_airflow.use(new_later, is_new=True)
     clock.ahead += timedelta(hours=2)

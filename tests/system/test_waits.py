@@ -29,7 +29,7 @@ def test_a_deferred_task_survives_a_restart_of_the_triggerer(
     run = TaskRun.start(airflow, "sync_deferred", connection_id=connection_id)
     run.wait_for("deferred")
     job_id = run.job(simulator).id
-    wait_until(lambda: count_polls(simulator, job_id) > POLLS_BY_TASK, "the triggerer looks at the job")
+    wait_until(lambda: count_polls(simulator, job_id) > POLLS_BY_TASK, "the triggerer polls the job")
     looks = count_polls(simulator, job_id)
     began = time.monotonic()
     stop(airflow, "triggerer")
@@ -37,8 +37,8 @@ def test_a_deferred_task_survives_a_restart_of_the_triggerer(
     status = run.job(simulator).status
     airflow.restart("triggerer")  # even if the test fails: other tests need it
     assert status in ("queued", "running")
-    wait_until(lambda: count_polls(simulator, job_id) > looks, "the new triggerer looks at the job")
-    note(f"first look of the new one {time.monotonic() - began:.1f} s later")
+    wait_until(lambda: count_polls(simulator, job_id) > looks, "the new triggerer polls the job")
+    note(f"first poll by the new one {time.monotonic() - began:.1f} s later")
     run.wait_for("success")
     note(f"success {time.monotonic() - began:.1f} s later")
 
@@ -75,5 +75,5 @@ def test_deferred_tasks_with_short_jobs_all_succeed(
     for number in range(1, 6):
         simulator.plan(f"conn_demo_{number:02}", queued_seconds=0.5, running_seconds=job_seconds - 0.5 + number / 5)
     tasks = TaskRun.start(airflow, "five_syncs_deferred").mapped()
-    wait_until(lambda: all(task.is_over for task in tasks), "all five end")
+    wait_until(lambda: all(task.is_over for task in tasks), "all five tasks end")
     assert [task.state for task in tasks] == ["success"] * 5
