@@ -92,7 +92,7 @@ class Load:
         self._lines[0].get(path)
         return self._lines[0].receive()
 
-    def order(self, what: str, **fields: object) -> None:
+    def control(self, what: str, **fields: object) -> None:
         """Send a command to the simulator's control API."""
         self._lines[0].post(f"/_simulator/{what}", json.dumps(fields).encode(), "none")
         self._lines[0].receive()
@@ -133,7 +133,7 @@ class Load:
         return times.user + times.system
 
 
-def stay_on(cores: Sequence[int]) -> None:
+def pin_to(cores: Sequence[int]) -> None:
     """Restrict this process and its future children to some cores. Do nothing if there are none."""
     if cores:
         os.sched_setaffinity(0, cores)
@@ -144,20 +144,20 @@ def simulator(*options: str) -> Iterator[Load]:
     """Run a simulator whose jobs run for a day, without a rate limit and without conflicts."""
     arguments = ["--port", "0", "--api-key", API_KEY, "--queued-seconds", "0", "--job-seconds", "86400"]
     command = [sys.executable, "-m", "planasonix_provider.simulator", *arguments, "--rate-limit", "1000000000"]
-    stay_on(CORES[:1])
+    pin_to(CORES[:1])
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
-        stay_on(CORES[1:])
+        pin_to(CORES[1:])
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split()[-1]
             with closing(Load(url, psutil.Process(process.pid))) as load:
-                load.order("settings", conflict="allowed")
+                load.control("settings", conflict="allowed")
                 yield load
         finally:
             process.terminate()
 
 
-def looks(load: Load) -> Ask:
+def job_requests(load: Load) -> Ask:
     """Return a function that requests one active job after the other."""
     ids: list[str] = []
     ask = pages("status=running")
@@ -183,7 +183,7 @@ def pages(filters: str) -> Ask:
 def measure(load: Load, what: str) -> None:
     """Measure requests for jobs, lists and pages, and print their rows of the table."""
     asks = {
-        f"looks at an active job, {what}": (looks(load), "1,000"),
+        f"looks at an active job, {what}": (job_requests(load), "1,000"),
         f"pages of `status=running`, {what}": (pages("status=running"), "200"),
         f"the same with `since`, {what}": (pages("status=running&since=2025-01-01T00:00:00Z"), "200"),
         f"pages of `status=queued`, {what}": (pages("status=queued"), "200"),
@@ -204,12 +204,12 @@ def main() -> None:
     with simulator("--keep", str(PAST)) as load:
         load.start(ACTIVE)
         measure(load, "no past")
-        load.order("plans", connection_id="conn_demo_01", times=None, queued_seconds=0, running_seconds=0)
+        load.control("plans", connection_id="conn_demo_01", times=None, queued_seconds=0, running_seconds=0)
         load.start(PAST)
         measure(load, f"{PAST:,} jobs of the past")
     print("\n| jobs that came and went | MB |\n| ---: | ---: |")
     with simulator() as load:
-        load.order("plans", connection_id="conn_demo_01", times=None, queued_seconds=0, running_seconds=0)
+        load.control("plans", connection_id="conn_demo_01", times=None, queued_seconds=0, running_seconds=0)
         print(f"| 0 | {load.megabytes():.0f} |")
         for number in range(1, ROUNDS + 1):
             load.start(COME_AND_GO // ROUNDS)

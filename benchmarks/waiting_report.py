@@ -128,7 +128,7 @@ def summary_line(outcome: Cost | str, waits: int) -> str:
 
 def table(outcomes: Outcomes) -> str:
     """Return the main costs of all cases in Markdown, with the machine and the versions."""
-    parts = [surroundings(), HOW]
+    parts = [describe_machine(), HOW]
     for evenly, title in ((False, "All jobs end at once, after 20 s"), (True, "The jobs end evenly, within 60 s")):
         part = {case: outcome for case, outcome in outcomes.items() if case.evenly is evenly}
         if part:
@@ -137,7 +137,7 @@ def table(outcomes: Outcomes) -> str:
     return "\n\n".join([*parts, FULL_DATA]) + "\n"
 
 
-def surroundings() -> str:
+def describe_machine() -> str:
     """Describe the machine and the versions, because figures of different machines cannot be compared."""
     packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     return f"Measured on {os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}, {packages}."

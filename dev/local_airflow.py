@@ -218,7 +218,7 @@ def add_connection(airflow: LocalAirflow, name: str, fields: dict[str, Any]) -> 
     airflow.create("connections", fields | {"connection_id": name, "extra": extra})
 
 
-def add_what_examples_need(airflow: LocalAirflow, planasonix: Simulator) -> None:
+def prepare_examples(airflow: LocalAirflow, planasonix: Simulator) -> None:
     """Create the Airflow connections and the pool that the example DAGs need, and plan the tables that they expect."""
     planasonix.plan("conn_demo_38", tables={"public.orders": 44_802, "public.customers": 5_012}, times=None)
     planasonix.plan("conn_demo_40", tables={"public.orders": 44_802, "public.order_items": 97_310}, times=None)
@@ -246,7 +246,7 @@ def run(airflow: LocalAirflow) -> NoReturn:
     ):
         airflow.env |= {**others.environment, "PLANASONIX_HOST": planasonix.url.removeprefix("http://")}
         with airflow:
-            add_what_examples_need(airflow, planasonix)
+            prepare_examples(airflow, planasonix)
             print(WELCOME.format(airflow=airflow, planasonix=planasonix, seconds=time.monotonic() - began), flush=True)
             while True:
                 airflow.check()

@@ -68,7 +68,7 @@ class ConnectionForm(ABC):
     def placeholders(self, *names: str) -> dict[str, str | None]:
         return {name: self.field(name).get_attribute("placeholder") for name in names}
 
-    def cut_off(self) -> list[str]:
+    def truncated_placeholders(self) -> list[str]:
         """Return the placeholders that do not fit into their visible fields."""
         return list(self._form.locator("input:visible").evaluate_all(_PLACEHOLDERS_CUT_OFF))
 

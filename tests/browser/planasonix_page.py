@@ -101,7 +101,7 @@ class PlanasonixPage:
         print(f"Longest pause: {longest:.0f} ms")
         return longest
 
-    def let_pass(self, seconds: int, step: int = 1) -> None:
+    def advance_clock(self, seconds: int, step: int = 1) -> None:
         """Advance the page's clock, with pauses in which responses arrive."""
         for _ in range(0, seconds, step):
             self.page.clock.run_for(step * 1000)

@@ -36,11 +36,11 @@ def deletes_its_connections(airflow: LocalAirflow) -> Iterator[None]:
 def fields_of(form: ConnectionForm) -> tuple[list[str], list[str]]:
     """Return the labels and help texts of all fields, including those of the extra."""
     labels, helps = form.labels(), form.helps()
-    cut_off = form.cut_off()
+    cut_off = form.truncated_placeholders()
     form.show_extra()
     labels += [label for label in form.labels() if label not in labels]
     helps += [text for text in form.helps() if text not in helps]
-    assert cut_off + form.cut_off() == []
+    assert cut_off + form.truncated_placeholders() == []
     return labels, helps
 
 
@@ -112,7 +112,7 @@ def address(ui: UI) -> dict[str, str]:
     return {"host": f"{url.scheme}://{url.hostname}", "port": str(url.port)}
 
 
-def succeeded(ui: UI) -> tuple[bool | None, str]:
+def success_result(ui: UI) -> tuple[bool | None, str]:
     """Return the result of a successful connection test."""
     return None if ui.is_airflow_2 else True, f"Connected to {ui.planasonix.url}. The API key may read jobs."
 
@@ -122,7 +122,7 @@ def test_the_test_button_accepts_a_valid_key(ui: UI) -> None:
     ui.form.fill(**address(ui), password=API_KEY)
     said = ui.form.test("good")
     ui.picture("tested-good")
-    assert said == succeeded(ui)
+    assert said == success_result(ui)
 
 
 def test_the_test_button_rejects_an_invalid_key(ui: UI) -> None:
@@ -155,7 +155,7 @@ def test_the_form_without_a_port_behaves_as_documented(ui: UI) -> None:
     if ui.version == "3.3.2":
         assert said == (False, "Bad Request")
     else:
-        assert said == succeeded(ui)
+        assert said == success_result(ui)
 
 
 def test_saved_fields_are_shown_except_the_key(ui: UI) -> None:
@@ -186,4 +186,4 @@ def test_saving_without_a_new_key_keeps_the_key(ui: UI) -> None:
     ui.form.open("untouched")
     ui.form.fill(description="Orders")
     ui.form.save()
-    assert ui.stored("untouched")["password"] == API_KEY
+    assert ui.stored_connection("untouched")["password"] == API_KEY

@@ -12,7 +12,7 @@ from tests.browser.stage import Stage
 PAUSE = 2_100
 
 
-def look_again(page: Page) -> None:
+def poll_now(page: Page) -> None:
     """Advance the clock to the page's next poll, and wait for the response."""
     with page.expect_response(page.url):
         page.clock.run_for(PAUSE)
@@ -23,10 +23,10 @@ def test_a_job_page_shows_progress(page: Page, stage: Stage) -> None:
     page.goto(f"/jobs/{stage.sync()}")
     expect(page.get_by_text("running 0 %")).to_be_visible()
     stage.move(4)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_role("row", name="Rows loaded 400")).to_be_visible()
     stage.move(6)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_role("row", name="orders 1,000")).to_be_visible()
     expect(page.get_by_role("button", name="Cancel this job")).to_have_count(0)
 
@@ -38,12 +38,12 @@ def test_a_job_page_slows_and_fails_the_job(page: Page, stage: Stage) -> None:
     slow.get_by_label("Additional seconds").fill("20")
     slow.get_by_role("button", name="Slow this job").press("Enter")
     stage.move(15)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_text("running 50 %")).to_be_visible()
     message = page.get_by_role("form", name="Make it fail now").get_by_label("Error message")
     message.fill("No room.")
     stage.move(3)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_text("running 60 %")).to_be_visible()
     expect(message).to_have_value("No room.")
     expect(message).to_be_focused()
@@ -57,7 +57,7 @@ def test_a_job_page_hides_its_buttons_when_the_job_ends(page: Page, stage: Stage
     page.goto(f"/jobs/{stage.sync()}")
     expect(page.get_by_role("form")).to_have_count(2)
     stage.move(10)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_text("succeeded 100 %")).to_be_visible()
     expect(page.get_by_role("form")).to_have_count(0)
 
@@ -68,18 +68,18 @@ def test_screen_readers_announce_only_state_changes(page: Page, stage: Stage) ->
     news = page.locator("#news")
     for _ in range(3):
         stage.move(2)
-        look_again(page)
+        poll_now(page)
     expect(page.get_by_role("row", name="Rows loaded 26,881")).to_be_visible()
     expect(news).to_be_empty()
     stage.move(4)
-    look_again(page)
+    poll_now(page)
     expect(news).to_have_text("The job is succeeded.")
 
 
 def test_a_page_of_a_finished_job_stops_polling(page: Page, stage: Stage) -> None:
     page.goto(f"/jobs/{stage.sync()}")
     stage.move(9)
-    look_again(page)
+    poll_now(page)
     live = page.get_by_role("button", name="Live updates")
     expect(live).to_be_hidden()
     assert requests_within(page, 10_000) == []
@@ -96,7 +96,7 @@ def test_a_focused_row_stays_when_new_rows_arrive(page: Page, stage: Stage) -> N
     page.evaluate("(id) => { window.row = document.getElementById(id) }", first)
     newer = [stage.sync() for _ in range(3)]
     stage.move(1)
-    look_again(page)
+    poll_now(page)
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(4)
     expect(rows.nth(0)).to_contain_text(newer[-1])
@@ -113,14 +113,14 @@ def test_a_full_list_drops_its_last_rows(page: Page, stage: Stage) -> None:
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(3)
     stage.move(6)
-    look_again(page)
+    poll_now(page)
     expect(rows).to_have_count(2)
     stage.move(60)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_text("No job matches the filters.")).to_be_visible()
     stage.planasonix.plan("conn_demo_04", queued_seconds=0, running_seconds=60)
     stage.sync("conn_demo_04")
-    look_again(page)
+    poll_now(page)
     expect(rows).to_have_count(1)
 
 
@@ -131,7 +131,7 @@ def test_live_updates_can_be_switched_off(page: Page, stage: Stage) -> None:
     expect(page.get_by_role("button", name="Live updates", pressed=False)).to_be_visible()
     assert requests_within(page, 10_000) == []
     page.get_by_role("button", name="Live updates").click()
-    look_again(page)
+    poll_now(page)
 
 
 def test_a_page_reports_a_stopped_simulator_and_reconnects(page: Page) -> None:
@@ -143,7 +143,7 @@ def test_a_page_reports_a_stopped_simulator_and_reconnects(page: Page) -> None:
         lost = page.get_by_text("The simulator does not respond. Retrying.")
         expect(lost).to_be_visible()
     with Simulator(port=port):
-        look_again(page)
+        poll_now(page)
         expect(lost).to_have_count(0)
 
 
@@ -167,10 +167,10 @@ def test_everything_but_live_updates_works_without_javascript(chromium: Browser,
 
 
 @pytest.fixture
-def elsewhere(stage: Stage):
+def other_site(stage: Stage):
     """The URL of a page of another site with a form that posts to the simulator."""
 
-    class Elsewhere(BaseHTTPRequestHandler):
+    class OtherSite(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -184,15 +184,15 @@ def elsewhere(stage: Stage):
         def log_message(self, *_: object) -> None:
             """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherSite) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def test_a_form_on_another_site_cannot_start_jobs(context: BrowserContext, stage: Stage, elsewhere: str) -> None:
+def test_a_form_on_another_site_cannot_start_jobs(context: BrowserContext, stage: Stage, other_site: str) -> None:
     page = context.new_page()
-    page.goto(elsewhere)
+    page.goto(other_site)
     page.get_by_role("button", name="Win").click()
     expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
     assert stage.planasonix.jobs() == []
@@ -211,7 +211,7 @@ def test_job_fields_cannot_inject_scripts(page: Page, stage: Stage) -> None:
         page.goto(path)
         expect(page.get_by_text("<img src=x").first).to_be_attached()
     stage.move(9)
-    look_again(page)
+    poll_now(page)
     expect(page.get_by_role("heading", name="Error")).to_be_visible()
     assert complaints == []
 

@@ -249,12 +249,12 @@ def test_only_a_visible_tab_polls_every_ten_seconds(plnx: PlanasonixPage) -> Non
     plnx.expect_data("Overview")
     plnx.page.clock.pause_at(plnx.page.evaluate("Date.now() + 1000"))
     with plnx.requests() as sent:
-        plnx.let_pass(60)
+        plnx.advance_clock(60)
         assert 3 <= len(sent) <= 6  # the next one is due ten seconds after the response
         assert set(sent) == {"GET overview"}
         plnx.hide(True)
         sent.clear()
-        plnx.let_pass(300, step=30)
+        plnx.advance_clock(300, step=30)
         assert sent == []
         with plnx.page.expect_request(re.compile("/ui/overview")):
             plnx.hide(False)
@@ -262,7 +262,7 @@ def test_only_a_visible_tab_polls_every_ten_seconds(plnx: PlanasonixPage) -> Non
         plnx.page.get_by_role("link", name="Assets").click()
         expect(plnx.page).to_have_url(re.compile("/assets"))
         sent.clear()
-        plnx.let_pass(60)
+        plnx.advance_clock(60)
         assert sent == []
 
 

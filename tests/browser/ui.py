@@ -61,7 +61,7 @@ class UI:
         )
         return job
 
-    def stored(self, conn_id: str) -> dict[str, Any]:
+    def stored_connection(self, conn_id: str) -> dict[str, Any]:
         """Return a connection as Airflow has stored it."""
         command = [self.airflow.python, "-m", "airflow", "connections", "get", conn_id, "--output", "json"]
         done = subprocess.run(command, env=self.airflow.env, capture_output=True, text=True, check=True)

@@ -125,9 +125,9 @@ class _Case:
     def judge(self) -> None:
         if self.task.state not in OVER:
             self._violate("stuck", f"the task is {self.task.state}")
-        self._judge_the_number()
-        self._judge_what_was_given_up()
-        self._judge_the_time()
+        self._judge_starts()
+        self._judge_abandoned_work()
+        self._judge_timeout()
         self._judge_cancels()
         self._judge_tries()
         if self.task.state == "success":
@@ -146,7 +146,7 @@ class _Case:
 
     # --- Was the work started once? ---
 
-    def _judge_the_number(self) -> None:
+    def _judge_starts(self) -> None:
         for mark, times in Counter(work.mark for work in self.works if work.mark).items():
             if times > 1:
                 self._violate("doubled", f"{times} pieces of work were started as {mark}")
@@ -172,8 +172,8 @@ class _Case:
 
     # --- Did the work end with its attempt? ---
 
-    def _judge_what_was_given_up(self) -> None:
-        for work, at, why, action in self._given_up():
+    def _judge_abandoned_work(self) -> None:
+        for work, at, why, action in self._abandoned_work():
             if work.ended is not None and work.ended <= at + SLACK:
                 continue
             if not self.task.cancel_on_kill:
@@ -191,7 +191,7 @@ class _Case:
             else:
                 self._allow("ended by itself before a cancel was due", text)
 
-    def _given_up(self) -> Iterator[tuple[Work, datetime, str, Action | None]]:
+    def _abandoned_work(self) -> Iterator[tuple[Work, datetime, str, Action | None]]:
         """Yield work whose attempt ended, with the time, the reason and the action.
 
         Cleared work is judged when the next work starts.
@@ -214,29 +214,29 @@ class _Case:
             if old and not is_followed and not is_kept and (old[-1].ended is None or old[-1].ended > clear.at):
                 yield old[-1], clear.at, "was cleared", clear
 
-    def _judge_the_time(self) -> None:
+    def _judge_timeout(self) -> None:
         """Work must not run after the timeout of the last try. Each try has its own timeout."""
         last = self.task.tries[-1] if self.task.tries else None
         if not (self.task.timeout and last and last.began and self.works):
             return
         for work in self.works:
             began = max((one.began for one in self.task.tries if one.began and one.began <= work.began), default=None)
-            if began and work.began > self._executed(began) + timedelta(seconds=self.task.timeout) + GRACE:
+            if began and work.began > self._executed_at(began) + timedelta(seconds=self.task.timeout) + GRACE:
                 self._violate("wrong state", f"{work.id} was started after the timeout of its try")
-        work, up = self.works[-1], self._executed(last.began) + timedelta(seconds=self.task.timeout)
-        late = max(up, self._got_hold(work, last.began)) + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
+        work, up = self.works[-1], self._executed_at(last.began) + timedelta(seconds=self.task.timeout)
+        late = max(up, self._knew_work_at(work, last.began)) + (GRACE_IN_TROUBLE if self._is_troubled(up) else GRACE)
         is_given_up = self._action("mark_failed", last.began - SLACK, late)
         if self.task.state == "failed" and self._limit_of(work, last.ended or up, None):
             return
         if (work.cancel_asked or work.ended or self.history.ended) > late and not is_given_up:
             self._violate("orphaned", f"{work.id} ran on after the timeout of try {last.number}")
 
-    def _executed(self, began: datetime) -> datetime:
+    def _executed_at(self, began: datetime) -> datetime:
         """Return when the operator of a try executed: Airflow first starts a process and parses the DAG."""
         begins = (event.at for event in self._events("task", began, began + SLOW_START) if EXECUTES in event.text)
         return min(begins, default=began)
 
-    def _got_hold(self, work: Work, began: datetime) -> datetime:
+    def _knew_work_at(self, work: Work, began: datetime) -> datetime:
         """Return when a try first logged its work: Airflow counts a try from before its process starts."""
         words = (event.at for event in self._events("task", began, began + SLOW_START) if work.id in event.text)
         return min(words, default=began)
@@ -246,13 +246,13 @@ class _Case:
         state = action.facts.get("state") if action else None
         # A try that started since then knows the work.
         since = max((one.began for one in self.task.tries if one.began and one.began <= at), default=at)
-        if self._says(work, "could not be cancelled", since):
+        if self._has_logged(work, "could not be cancelled", since):
             return "could not be cancelled during an outage, according to the log"
-        if self._says(work, "unknown whether", since):
+        if self._has_logged(work, "unknown whether", since):
             return "its start got no response, and no search succeeded before the timeout, according to the log"
-        if any(self._says(work, f"{job_id}/cancel: ", since) for job_id in work.jobs or [work.id]):
+        if any(self._has_logged(work, f"{job_id}/cancel: ", since) for job_id in work.jobs or [work.id]):
             return "killed before a cancel reached Planasonix, according to the log"
-        if state == "deferred" and not self._was_told(at):
+        if state == "deferred" and not self._was_notified(at):
             if not self._trigger_ran(at):
                 return "marked failed before its trigger ran"
             if self._killed(("triggerer", "triggerer-2"), at - CAUSE, at + GRACE):
@@ -266,7 +266,7 @@ class _Case:
                 return "marked failed about when its worker was killed"
         return None
 
-    def _was_told(self, at: datetime) -> bool:
+    def _was_notified(self, at: datetime) -> bool:
         return any("invoking on_kill" in event.text for event in self._events("trigger", at, at + GRACE_IN_TROUBLE))
 
     def _trigger_ran(self, at: datetime) -> bool:
@@ -299,7 +299,7 @@ class _Case:
                 self._action("kill_task", at - CAUSE, at + SLACK, signal="SIGTERM"),
                 self._killed(PLACES_OF_TASKS, at - CAUSE, at + SLACK, signal="SIGTERM"),
                 any(work.id in action.facts.get("cancelled", ()) for action in self.history.actions),
-                self._is_told_to_end(at) or (self._is_cut_off(at) and not self._has_a_retry_left(at)),
+                self._is_ended_by_airflow(at) or (self._is_ended_by_supervisor(at) and not self._has_a_retry_left(at)),
             ]
             if not any(causes):
                 self._violate("wrong state", f"{work.id} was cancelled without a reason")
@@ -311,7 +311,7 @@ class _Case:
         for one in self.task.tries:
             if one.state not in ("failed", "up_for_retry") or not (one.began and one.ended):
                 continue
-            disturbance = self._disturbance(self._executed(one.began), one.ended)
+            disturbance = self._disturbance(self._executed_at(one.began), one.ended)
             if disturbance is None or self._has_another_reason(one.began, one.ended):
                 continue
             began = max((work.began for work in self.works if work.began <= disturbance.at - SLACK), default=None)
@@ -345,8 +345,8 @@ class _Case:
             self.task.timeout
             or any(self._action(kind, since, until) for kind in ("kill_task", "mark_failed", "clear"))
             or self._killed((*PLACES_OF_TASKS, "api-server"), since, until)
-            or self._is_told_to_end(ended)
-            or self._is_cut_off(ended)
+            or self._is_ended_by_airflow(ended)
+            or self._is_ended_by_supervisor(ended)
             or any("this task's cannot be told" in event.text for event in self._events("task", since, until))
         )
 
@@ -407,7 +407,7 @@ class _Case:
         is_fresh = work is None or self._action("clear", work.began, ended)
         if last and not last.began:
             self._allow("failed by Airflow before its process began", has)
-        elif is_fresh and (disturbance := self._met(began, ended)):
+        elif is_fresh and (disturbance := self._blocking_disturbance(began, ended)):
             self._allow("could start nothing during a disturbance, with no retry left", f"{disturbance.text}; {has}")
         elif killed:
             self._allow("failed by a kill with no retry left", f"{killed.text}; {has}")
@@ -424,11 +424,11 @@ class _Case:
             for event in self.history.events
         )
 
-    def _is_told_to_end(self, at: datetime) -> bool:
+    def _is_ended_by_airflow(self, at: datetime) -> bool:
         """Return whether Airflow ended the process: the task was reset, or its heartbeats were too late."""
         return any(ENDED_BY_AIRFLOW in event.text for event in self._events("task", at - CAUSE, at + SLACK))
 
-    def _is_cut_off(self, at: datetime) -> bool:
+    def _is_ended_by_supervisor(self, at: datetime) -> bool:
         """Return whether the supervisor ended the process because it could not reach Airflow."""
         return any(ENDED_BY_SUPERVISOR in event.text for event in self._events("supervisor", at - CAUSE, at + SLACK))
 
@@ -437,7 +437,7 @@ class _Case:
         tries = [one for one in self.task.tries if one.began and one.began <= at]
         return bool(tries and tries[-1].max_tries is not None and tries[-1].number <= tries[-1].max_tries)
 
-    def _met(self, began: datetime, ended: datetime) -> Action | None:
+    def _blocking_disturbance(self, began: datetime, ended: datetime) -> Action | None:
         """Return a disturbance during a try that blocks starts and cancels."""
         passing = (action for action in self.history.actions if action.kind in IN_THE_WAY_OF_A_START)
         return next((action for action in passing if action.at <= ended and self._over(action) >= began), None)
@@ -465,7 +465,7 @@ class _Case:
         ]
         is_faulty = any(at - GRACE <= action.at <= at + GRACE for action in faults)
         is_killed = self._killed(ON_THE_WAY, at - GRACE, at + GRACE) is not None
-        return is_faulty or is_killed or self._met(at - GRACE, at + GRACE) is not None
+        return is_faulty or is_killed or self._blocking_disturbance(at - GRACE, at + GRACE) is not None
 
     def _events(self, source: str, since: datetime, until: datetime) -> list[Event]:
         return [
@@ -474,7 +474,7 @@ class _Case:
             if event.task == self.task.name and event.source == source and since <= event.at <= until
         ]
 
-    def _says(self, work: Work, words: str, since: datetime) -> bool:
+    def _has_logged(self, work: Work, words: str, since: datetime) -> bool:
         """Return whether a log has these words together with the work."""
         return any(
             words in event.text and any(each in event.text for each in (work.id, work.connection_id, *work.jobs))

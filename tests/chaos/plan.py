@@ -184,7 +184,7 @@ def _kill(dice: random.Random, at: float, turn: int, distributed: bool) -> Actio
 def _kill_task(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     signal = "SIGTERM" if turn % 3 == 2 else "SIGKILL"
     how = {"signal": signal, "with_supervisor": signal == "SIGKILL" and turn % 4 == 3}
-    return Action(at, "kill_task", _place(dice), how)
+    return Action(at, "kill_task", _position(dice), how)
 
 
 def _freeze(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
@@ -216,11 +216,11 @@ def _rotate(dice: random.Random, at: float, turn: int, distributed: bool) -> Act
 
 def _clear(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     states = [["deferred"], ["running"], ["success", "failed"]][turn % 3]
-    return Action(at, "clear", _place(dice), {"states": states})
+    return Action(at, "clear", _position(dice), {"states": states})
 
 
 def _mark_failed(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    return Action(at, "mark_failed", _place(dice), {"states": [["deferred"], ["running"]][turn % 2]})
+    return Action(at, "mark_failed", _position(dice), {"states": [["deferred"], ["running"]][turn % 2]})
 
 
 def _kill_start(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
@@ -253,10 +253,10 @@ def _api_server_away(dice: random.Random, at: float, turn: int, distributed: boo
 
 def _end_by_hand(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
     """Mark a deferred task failed while no triggerer runs, for so long that the API server notices."""
-    return Action(at, "end_by_hand", _place(dice), {"down": round(dice.uniform(10, 14), 1)})
+    return Action(at, "end_by_hand", _position(dice), {"down": round(dice.uniform(10, 14), 1)})
 
 
-def _place(dice: random.Random) -> float:
+def _position(dice: random.Random) -> float:
     return round(dice.random(), 4)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: A part of the huge texts that is too long for any log or table.
 LONG = HUGE[:100_000]
 # Matches lines of a task's log that name work or report trouble.
-_TELLING = re.compile(
+_RELEVANT = re.compile(
     r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|[Cc]hecking|unknown|::endgroup::"
 )
 # Matches a supervisor's line about a task's failed heartbeat, in the log of its component.
@@ -202,7 +202,7 @@ def _events_of_files(logs: Path) -> Iterator[Event]:
             text = str(said.get("event"))
             errors = [str(error.get("exc_value")) for error in said.get("error_detail") or ()]
             # The first line shows when the process existed.
-            if not place or said.get("level") in ("warning", "error", "critical") or _TELLING.search(text):
+            if not place or said.get("level") in ("warning", "error", "critical") or _RELEVANT.search(text):
                 yield Event(at=at, task=name, source=source, text=f"[{number}] " + " | ".join([text, *errors])[:600])
 
 

@@ -207,14 +207,14 @@ class Storm:
         self._note("revoke", "the previous key is revoked")
 
     def _refuse(self, action: Action) -> None:
-        self._proxy_is_open()
+        self._require_proxy()
         which, how, seconds = action.how["which"], action.how["how"], action.how["seconds"]
         self._environment.planasonix.proxy.refuse(which, how, seconds)
         text = f"a proxy refuses all {which} for {seconds} s: {how}"
         self._later(0.2, "catch_request", which, what="refuse", text=text, facts=action.how)
 
     def _spoil_lists(self, action: Action) -> None:
-        self._proxy_is_open()
+        self._require_proxy()
         self._environment.planasonix.proxy.spoil_lists(action.how["seconds"])
         text = f"each list has an unreadable row for {action.how['seconds']} s"
         self._later(0.2, "catch_request", "lists", what="spoil_lists", text=text, facts=action.how)
@@ -226,7 +226,7 @@ class Storm:
             raise NotNowError("no request was disturbed yet")
         self._note(action.how["what"], action.how["text"], at=began, **action.how["facts"])
 
-    def _proxy_is_open(self) -> None:
+    def _require_proxy(self) -> None:
         if "simulator" in self._down:
             raise NotNowError("the simulator is down, and the proxy with it")
 

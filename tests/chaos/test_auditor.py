@@ -85,7 +85,7 @@ def refusal(when: float, seconds: float, which: str = "reads") -> Action:
     return Action(at=at(when), kind="refuse", text=text, facts={"which": which, "how": "404 html", "seconds": seconds})
 
 
-def gone(since: float, until: float) -> tuple[Action, Action]:
+def missing_connection(since: float, until: float) -> tuple[Action, Action]:
     deleted = Action(at=at(since), kind="delete_connection", text="the Airflow connection is deleted")
     return deleted, Action(at=at(until), kind="create_connection", text="the Airflow connection is created again")
 
@@ -164,14 +164,16 @@ CLEAN = {
         task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
         action(3, "kill_task", signal="SIGKILL"),
         event(9, "task", "[2] ::endgroup::"),
-        *gone(8, 13),
+        *missing_connection(8, 13),
         job(1, 1, 30),
     ),
     "a try that ended long after a refusal": history(
         task(tries=tries((0, 30, "failed"), (32, 60, "success"), max_tries=1)), refusal(5, 8), job(1, 1, 50)
     ),
     "a connection that is missing for more than a minute": history(
-        task(tries=tries((0, 75, "failed"), (82, 99, "success"), max_tries=1)), *gone(5, 80), job(1, 1, 98)
+        task(tries=tries((0, 75, "failed"), (82, 99, "success"), max_tries=1)),
+        *missing_connection(5, 80),
+        job(1, 1, 98),
     ),
     "ended with its worker, and cancelled": history(
         task(returned="job_2", **RETRIED),
@@ -424,7 +426,7 @@ PLANTED = {
     ),
     "wrong state: a connection that is missing for three seconds uses up a try": (
         "wrong state",
-        history(task(**RETRIED), *gone(8, 11), job(1, 1, 30)),
+        history(task(**RETRIED), *missing_connection(8, 11), job(1, 1, 30)),
     ),
     "wrong state: a refusal fails the task in its only try": (
         "wrong state",
@@ -576,7 +578,7 @@ ALLOWED = {
         task(**FAILED, tries=tries((10, 14, "failed"))), refusal(6, 8, "writes")
     ),
     "could start nothing during a disturbance, with no retry left (a missing connection)": history(
-        task(**FAILED, tries=tries((10, 14, "failed"))), *gone(8, 16)
+        task(**FAILED, tries=tries((10, 14, "failed"))), *missing_connection(8, 16)
     ),
     "could start nothing during a disturbance, with no retry left (after a clear)": history(
         task(**FAILED, tries=tries((0, 9, "success"), (12, 14, "failed"), max_tries=1)),

@@ -35,7 +35,7 @@ def resume(airflow: LocalAirflow, component: str) -> None:
 
 
 @contextmanager
-def another(airflow: LocalAirflow, component: str) -> Iterator[str]:
+def second_process(airflow: LocalAirflow, component: str) -> Iterator[str]:
     """Run a second process of a component, and yield its name. The first one serves the logs of both."""
     name = f"another-{component}"
     command = [airflow.python, "-m", "airflow", component, "--skip-serve-logs"]

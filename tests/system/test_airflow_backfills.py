@@ -36,7 +36,7 @@ def wait_for_backfill(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]
     return dag_runs(airflow, dag_id)
 
 
-def at_once(backfills: list[Backfill], simulator: Simulator) -> int:
+def max_concurrent(backfills: list[Backfill], simulator: Simulator) -> int:
     """Return the largest number of backfills that ran at the same time."""
     jobs = {it.id: [simulator.job(job_id) for job_id in it.job_ids or ()] for it in backfills}
     ends = {it.id: max(job.finished_at for job in jobs[it.id] if job.finished_at) for it in backfills}
@@ -55,7 +55,7 @@ def test_each_day_gets_a_backfill_and_reprocessing_starts_a_new_one(
     first = backfills_of(simulator, connection_id)
     windows = [(it.start_at, it.end_at) for it in first]
     assert sorted(windows) == [(day, day + timedelta(days=1)) for day in DAYS]
-    assert at_once(first, simulator) == 2
+    assert max_concurrent(first, simulator) == 2
     # Airflow starts two at the same time, in any order.
     starts = [it.start_at.day for it in first]
     assert set(starts[:2]) == {5, 4}

@@ -33,7 +33,7 @@ def count_starts(simulator: Simulator, connection_id: str) -> int:
     return sum(request.method == "POST" and f"/{connection_id}/" in request.path for request in simulator.requests)
 
 
-def tell(run: TaskRun, note: Notes) -> None:
+def note_log_lines(run: TaskRun, note: Notes) -> None:
     for try_number in range(1, run.details()["try_number"] + 1):
         for line in run.provider_log_lines(try_number):
             note(f"try {try_number}: {line}")
@@ -59,7 +59,7 @@ def test_a_retry_reconnects_after_a_kill_during_the_wait(
     run = start_retried_sync(airflow, simulator, connection_id)
     run.send_sigkill()
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
@@ -84,7 +84,7 @@ def test_a_clear_cancels_the_job_of_a_task_whose_process_was_killed(
     run.clear()
     wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     assert [job.status for job in jobs_of(simulator, connection_id)] == ["cancelled", "succeeded"]
 
@@ -95,7 +95,7 @@ def test_a_retry_of_a_deferred_task_starts_a_new_job_after_a_failure(
     simulator.plan(connection_id, running_seconds=10, outcome="failed", message="No route.")
     run = TaskRun.start(airflow, "retried_sync_deferred", connection_id=connection_id)
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
     assert [job.status for job in jobs_of(simulator, connection_id)] == ["failed", "succeeded"]
     assert run.details()["try_number"] == 2
 
@@ -109,7 +109,7 @@ def test_a_retry_reconnects_to_a_backfill_after_a_kill(
     wait_until(lambda: (run.record() or {}).get("id"), "the record has the backfill's id")
     run.send_sigkill()
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     (backfill,) = backfills_of(simulator, connection_id)
     jobs = jobs_of(simulator, connection_id)
@@ -145,7 +145,7 @@ def test_a_retry_finds_the_job_after_a_kill_during_the_start(
     run.send_sigkill()
     assert len(jobs_of(simulator, connection_id)) == (when == "after")
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
@@ -177,7 +177,7 @@ def test_a_lost_response_makes_one_job_despite_clock_skew(
     no_idempotency.fail("reset", route="trigger_sync", when="after")
     run = TaskRun.start(airflow, f"retried_sync_{way}", connection_id=connection_id)
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     (job,) = jobs_of(no_idempotency, connection_id)
     assert run.xcom()["job_id"] == job.id
@@ -196,7 +196,7 @@ def test_a_lost_backfill_is_found_among_hundreds(
     no_idempotency.fail("reset", route="trigger_backfill", when="after")
     run = TaskRun.start(airflow, "retried_backfill_on_a_worker", connection_id=connection_id).task("replay")
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     assert len(backfills_of(no_idempotency, connection_id)) == 601
     assert run.xcom()["backfill_id"] == run.backfill(no_idempotency).id
@@ -220,7 +220,7 @@ def test_a_retry_reconnects_after_its_triggerer_and_process_died(
     )
     run.send_sigkill()
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
@@ -251,7 +251,7 @@ def test_a_cleared_sync_starts_again_after_its_old_job_ended(
     run.clear()
     wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     old, new = jobs_of(simulator, connection_id)
     assert (old.status, new.status) == ("succeeded" if is_finished else "cancelled", "succeeded")
@@ -279,7 +279,7 @@ def test_a_cleared_running_task_restarts_after_it_is_marked_failed(
     wait_until(lambda: run.dag_run_state == "failed", "the DAG run ends")
     run.clear()
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     assert [job.status for job in jobs_of(simulator, connection_id)] == ["cancelled", "succeeded"]
 
@@ -297,7 +297,7 @@ def test_a_cleared_sync_with_fewer_retries_loads_again(
     run.clear()
     wait_until(lambda: run.details()["try_number"] == 2, "the second try begins")
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     assert (before, run.details()["max_tries"]) == (1, 1)
     old, new = jobs_of(simulator, connection_id)
@@ -314,7 +314,7 @@ def test_on_conflict_wait_starts_after_the_conflicting_job(
     in_the_way = simulator.workspace.start_sync(connection_id)
     run = TaskRun.start(airflow, "retried_sync_on_a_worker", connection_id=connection_id, on_conflict="wait")
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     other, own = jobs_of(simulator, connection_id)
     assert other.id == in_the_way.id
@@ -341,8 +341,8 @@ def test_on_conflict_attach_never_cancels_the_job(
     killed.mark_failed()
     attached.send_sigkill()
     attached.wait_for("success")
-    tell(attached, note)
-    tell(killed, note)
+    note_log_lines(attached, note)
+    note_log_lines(killed, note)
 
     (job,) = jobs_of(simulator, connection_id)
     assert (job.id, job.status, job.cancel_requested_at) == (other.id, "succeeded", None)
@@ -370,7 +370,7 @@ def test_a_rejected_start_does_not_adopt_the_conflicting_job(
 ) -> None:
     run, other = start_behind_another(airflow, simulator, connection_id, on_conflict="fail", seconds=60)
     wait_until(lambda: run.is_over, f"{run} ends")
-    tell(run, note)
+    note_log_lines(run, note)
 
     assert (run.state, run.details()["try_number"]) == ("failed", 2)
     assert count_starts(simulator, connection_id) == 2
@@ -385,7 +385,7 @@ def test_a_retry_starts_its_own_job_after_a_kill_during_a_conflict(
     wait_until(lambda: count_polls(simulator, other.id), "the task waits for the conflicting job")
     run.send_sigkill()
     wait_until(lambda: run.is_over, f"{run} ends")
-    tell(run, note)
+    note_log_lines(run, note)
 
     assert run.state == "success"
     first, own = jobs_of(simulator, connection_id)

@@ -14,7 +14,7 @@ from tests.support.raw_server import RawServer, response
 from tests.system.conftest import Notes
 
 
-def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]:
+def press_test(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]:
     """Test a connection, as the button "Test" in the form does. Return whether it works, and the message."""
     body = {"connection_id": "tried", "conn_type": "planasonix", "password": API_KEY, **fields}
     answer = airflow.api("POST", "connections/test", body)
@@ -24,17 +24,17 @@ def tried(airflow: LocalAirflow, note: Notes, **fields: Any) -> tuple[bool, str]
 
 
 def test_a_valid_connection(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    works, message = tried(airflow, note, host=simulator.url)
+    works, message = press_test(airflow, note, host=simulator.url)
     assert works
     assert message == f"Connected to {simulator.url}. The API key may read jobs."
 
 
 def test_a_host_with_the_prefix_of_the_routes(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    assert tried(airflow, note, host=f"{simulator.url}/api/v1")[0]
+    assert press_test(airflow, note, host=f"{simulator.url}/api/v1")[0]
 
 
 def test_an_unknown_host(airflow: LocalAirflow, note: Notes) -> None:
-    works, message = tried(airflow, note, host="https://api.planasonix.invalid")
+    works, message = press_test(airflow, note, host="https://api.planasonix.invalid")
     assert not works
     assert "no such host at https://api.planasonix.invalid" in message
     assert "Check the host" in message
@@ -42,7 +42,7 @@ def test_an_unknown_host(airflow: LocalAirflow, note: Notes) -> None:
 
 def test_a_port_without_a_server(airflow: LocalAirflow, note: Notes) -> None:
     port = free_port()
-    works, message = tried(airflow, note, host=f"http://127.0.0.1:{port}")
+    works, message = press_test(airflow, note, host=f"http://127.0.0.1:{port}")
     assert not works
     assert f"connection refused at http://127.0.0.1:{port}" in message
     assert "Check the host and port" in message
@@ -51,15 +51,15 @@ def test_a_port_without_a_server(airflow: LocalAirflow, note: Notes) -> None:
 def test_an_untrusted_certificate(airflow: LocalAirflow, note: Notes, tmp_path: Path) -> None:
     context, certificate = tls_context(tmp_path)
     with RawServer(context).respond_with(response(200, {"data": [], "meta": {"page": {"cursor": None}}})) as server:
-        works, message = tried(airflow, note, host=server.url)
+        works, message = press_test(airflow, note, host=server.url)
         assert not works
         assert "no trusted TLS connection" in message
         assert '"verify" in its extra may name your own CA bundle' in message
-        assert tried(airflow, note, host=server.url, extra=f'{{"verify": "{certificate}"}}')[0]
+        assert press_test(airflow, note, host=server.url, extra=f'{{"verify": "{certificate}"}}')[0]
 
 
 def test_https_on_a_port_with_plain_http(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    works, message = tried(airflow, note, host=simulator.url.replace("http:", "https:"))
+    works, message = press_test(airflow, note, host=simulator.url.replace("http:", "https:"))
     assert not works
     assert "Check the host of the Airflow connection, its scheme and its port." in message
 
@@ -67,14 +67,14 @@ def test_https_on_a_port_with_plain_http(airflow: LocalAirflow, simulator: Simul
 @pytest.mark.parametrize("status", [200, 502])
 def test_an_html_page_of_a_proxy(status: int, airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     simulator.fail("html", status=status)
-    works, message = tried(airflow, note, host=simulator.url)
+    works, message = press_test(airflow, note, host=simulator.url)
     assert not works
     assert "HTML page" in message
     assert "proxy" in message
 
 
 def test_an_invalid_key(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    works, message = tried(airflow, note, host=simulator.url, password="plnx_test_mistyped")
+    works, message = press_test(airflow, note, host=simulator.url, password="plnx_test_mistyped")
     assert not works
     assert "401" in message
     assert "The API key of the Airflow connection, which is its password, is missing" in message
@@ -83,7 +83,7 @@ def test_an_invalid_key(airflow: LocalAirflow, simulator: Simulator, note: Notes
 
 def test_a_key_without_the_scope_to_read_jobs(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
     key = simulator.workspace.keys.add("plnx_test_may_only_write", scopes=["jobs:write"]).value
-    works, message = tried(airflow, note, host=simulator.url, password=key)
+    works, message = press_test(airflow, note, host=simulator.url, password=key)
     assert not works
     assert "403" in message
     assert "lacks the scope" in message
@@ -91,13 +91,13 @@ def test_a_key_without_the_scope_to_read_jobs(airflow: LocalAirflow, simulator: 
 
 
 def test_a_path_without_the_api(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    works, message = tried(airflow, note, host=f"{simulator.url}/gateway")
+    works, message = press_test(airflow, note, host=f"{simulator.url}/gateway")
     assert not works
     assert f"{simulator.url}/gateway answers, but has no Orchestration API at /api/v1" in message
 
 
 def test_no_key(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> None:
-    works, message = tried(airflow, note, host=simulator.url, password="")
+    works, message = press_test(airflow, note, host=simulator.url, password="")
     assert not works
     assert "has no API key" in message
 

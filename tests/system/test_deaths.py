@@ -18,7 +18,7 @@ from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
-from tests.system.components import another, freeze, kill_process_tree, resume
+from tests.system.components import freeze, kill_process_tree, resume, second_process
 from tests.system.conftest import Notes
 from tests.system.rest import rest_of
 from tests.system.runs import (
@@ -102,7 +102,7 @@ def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
-def starts_after_the_end(simulator: Simulator, old_id: str, new_id: str) -> None:
+def assert_starts_after_end(simulator: Simulator, old_id: str, new_id: str) -> None:
     """Assert that the old job was cancelled and over before the new one started, and that the new one succeeded."""
     old, new = simulator.job(old_id), simulator.job(new_id)
     assert (old.status, new.status, new.cancel_requested_at) == ("cancelled", "succeeded", None)
@@ -155,7 +155,7 @@ def test_a_task_that_ends_early_cancels_its_job(
         wait_until(lambda job_id=job_ids[0]: simulator.job(job_id).status == "cancelled", "the job is cancelled")
         assert len(job_ids) == 1 + (how == "cleared")
         if how == "cleared":
-            starts_after_the_end(simulator, *job_ids)
+            assert_starts_after_end(simulator, *job_ids)
         elif way == "on_a_worker":
             assert f"The task was killed. Job {job_ids[0]} was asked to cancel" in run.log()
 
@@ -202,7 +202,7 @@ def test_a_task_marked_failed_as_it_defers_is_cancelled_before_the_next_start(
         for index, old_id in marked.items():
             job_ids = jobs_of(simulator, f"conn_ten_{index + 1:02}")
             assert job_ids[0] == old_id
-            starts_after_the_end(simulator, *job_ids)
+            assert_starts_after_end(simulator, *job_ids)
 
 
 # --- Deadlines ---
@@ -273,14 +273,14 @@ class Twenty:
         wait_until(lambda: self.run.count("deferred") == 20, "all tasks wait")
         wait_until(lambda: all(task.has_started_trigger for task in self.tasks), "a triggerer runs all triggers")
 
-    def wait_until_one_has_them(self, is_right: Callable[[int], bool]) -> int:
+    def wait_for_common_triggerer(self, is_right: Callable[[int], bool]) -> int:
         """Wait until one triggerer that ``is_right`` accepts has all triggers and polls their jobs. Return its id."""
 
-        def who_has_them() -> int | None:
+        def common_triggerer() -> int | None:
             (has_them, *others) = {task.triggerer() for task in self.tasks}
             return has_them if has_them and not others and is_right(has_them) else None
 
-        triggerer = wait_until(who_has_them, "one triggerer has all triggers")
+        triggerer = wait_until(common_triggerer, "one triggerer has all triggers")
         asked = len(self.planasonix.requests)
         wait_until(lambda: "list_jobs" in {request.route for request in self.planasonix.requests[asked:]}, "it polls")
         assert triggerer
@@ -305,7 +305,7 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
 ) -> None:
     airflow = impatient_airflow
     twenty.wait_until_all_wait()
-    ended = twenty.wait_until_one_has_them(bool)
+    ended = twenty.wait_for_common_triggerer(bool)
     triggerer = psutil.Process(airflow.processes["triggerer"].pid)
     children = triggerer.children(recursive=True)
     began = time.monotonic()
@@ -319,26 +319,26 @@ def test_twenty_waits_survive_kills_and_freezes_of_their_triggerers(
     note(f"by SIGTERM, the triggerer ended in {time.monotonic() - began:.1f} s")
     assert time.monotonic() - began < 20
     airflow.restart("triggerer")
-    first = twenty.wait_until_one_has_them(lambda number: number != ended)
+    first = twenty.wait_for_common_triggerer(lambda number: number != ended)
     note(f"the next triggerer had all triggers {time.monotonic() - began:.1f} s later")
     twenty.assert_nothing_was_cancelled()
 
-    with another(airflow, "triggerer") as other:
+    with second_process(airflow, "triggerer") as other:
         second = wait_until(lambda: (number := newest_triggerer(airflow)) > first and number, "another triggerer")
         began = time.monotonic()
         freeze(airflow, "triggerer")
-        twenty.wait_until_one_has_them(lambda number: number == second)
+        twenty.wait_for_common_triggerer(lambda number: number == second)
         note(f"frozen: another triggerer had all triggers {time.monotonic() - began:.1f} s later")
         resume(airflow, "triggerer")
         if AIRFLOW >= (3, 3):
             # In older versions, the log of a trigger is closed by then.
             wait_until(lambda: twenty.left_alone == 20, "the first triggerer has ended all its triggers")
-        twenty.wait_until_one_has_them(lambda number: number == second)
+        twenty.wait_for_common_triggerer(lambda number: number == second)
         twenty.assert_nothing_was_cancelled()
 
         began = time.monotonic()
         kill_process_tree(airflow, other)
-        twenty.wait_until_one_has_them(lambda number: number == first)
+        twenty.wait_for_common_triggerer(lambda number: number == first)
         note(f"killed: the triggerer that was frozen had all triggers {time.monotonic() - began:.1f} s later")
         twenty.assert_nothing_was_cancelled()
 

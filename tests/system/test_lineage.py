@@ -18,7 +18,7 @@ from tests.system.runs import TaskRun, wait_until
 
 
 @pytest.fixture(scope="module")
-def telling(
+def lineage_airflow(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer, simulator: Simulator
 ) -> Iterator[LocalAirflow]:
     """An Airflow that prints lineage events. The Airflow of the other tests sends none."""
@@ -33,28 +33,28 @@ def telling(
         yield airflow
 
 
-def printed(run: TaskRun, kind: str) -> dict[str, Any]:
+def wait_for_event(run: TaskRun, kind: str) -> dict[str, Any]:
     """Wait for a lineage event of a kind in the task's log, and return it."""
 
-    def look() -> list[dict[str, Any]]:
+    def find_events() -> list[dict[str, Any]]:
         events = [json.loads(line) for line in run.log().splitlines() if line.startswith('{"eventTime"')]
         return [event for event in events if event["eventType"] == kind]
 
     # Airflow sends the event after it has set the task's state.
-    (event,) = wait_until(look, f"{kind} of {run} is printed")
+    (event,) = wait_until(find_events, f"{kind} of {run} is printed")
     assert event["job"]["name"] == f"{run.dag_id}.{run.task_id}"
     check_event(event)
     return event
 
 
 def test_a_successful_sync_has_facets_for_tables_and_job(
-    telling: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
+    lineage_airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
 ) -> None:
     tables = {"public.orders": 44_802, "public.order_items": 3}
     simulator.plan(connection_id, tables=tables)
-    run = TaskRun.start(telling, f"sync_{way}", connection_id=connection_id)
+    run = TaskRun.start(lineage_airflow, f"sync_{way}", connection_id=connection_id)
     run.wait_for("success")
-    event = printed(run, "COMPLETE")
+    event = wait_for_event(run, "COMPLETE")
     note(json.dumps({side: event[side] for side in ("inputs", "outputs")}))
     namespace = f"planasonix://{simulator.url.removeprefix('http://')}"
     assert {(one["namespace"], one["name"]) for one in event["inputs"]} == {
@@ -70,12 +70,12 @@ def test_a_successful_sync_has_facets_for_tables_and_job(
 
 
 def test_a_failed_sync_has_facets_for_job_and_error(
-    telling: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
+    lineage_airflow: LocalAirflow, simulator: Simulator, connection_id: str, way: str, note: Notes
 ) -> None:
     simulator.plan(connection_id, outcome="failed", code="source_unreachable", message=f"The source refused {API_KEY}")
-    run = TaskRun.start(telling, f"sync_{way}", connection_id=connection_id)
+    run = TaskRun.start(lineage_airflow, f"sync_{way}", connection_id=connection_id)
     run.wait_for("failed")
-    event = printed(run, "FAIL")
+    event = wait_for_event(run, "FAIL")
     note(json.dumps(event["run"]["facets"]["errorMessage"]["message"]))
     facets = event["run"]["facets"]
     assert facets["externalQuery"]["externalQueryId"] == run.job(simulator).id

@@ -13,7 +13,7 @@ from planasonix_provider.simulator import Simulator
 from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
 from tests.system.runs import WAYS, TaskRun, wait_until
-from tests.system.test_attempts import jobs_of, tell
+from tests.system.test_attempts import jobs_of, note_log_lines
 from tests.system.test_deaths import wait_until_waiting
 
 CONN_ID = "planasonix_recreated"
@@ -58,10 +58,12 @@ def start(airflow: LocalAirflow, simulator: Simulator, connection_id: str, secon
     return runs
 
 
-def both_succeed_with_one_job(runs: dict[str, TaskRun], simulator: Simulator, connection_id: str, note: Notes) -> None:
+def assert_both_succeed_with_one_job(
+    runs: dict[str, TaskRun], simulator: Simulator, connection_id: str, note: Notes
+) -> None:
     for way, run in runs.items():
         run.wait_for("success")
-        tell(run, note)
+        note_log_lines(run, note)
         (job,) = jobs_of(simulator, f"{connection_id}_{way}")
         assert (job.status, job.cancel_requested_at) == ("succeeded", None)
         assert (run.details()["try_number"], run.xcom()["job_id"]) == (1, job.id)
@@ -78,7 +80,7 @@ def test_waits_continue_without_their_connection_after_a_triggerer_restart(
     wait_until(lambda: runs["deferred"].trigger_starts > before, "the trigger starts again")
     time.sleep(MISSING)
     connection.create()
-    both_succeed_with_one_job(runs, simulator, connection_id, note)
+    assert_both_succeed_with_one_job(runs, simulator, connection_id, note)
 
 
 def test_jobs_that_end_while_the_connection_is_missing_are_reported(
@@ -87,14 +89,14 @@ def test_jobs_that_end_while_the_connection_is_missing_are_reported(
     runs = start(airflow, simulator, connection_id, seconds=25)
     connection.delete()
     deleted = time.monotonic()
-    wait_until(lambda: all(not active(simulator, f"{connection_id}_{way}") for way in WAYS), "the jobs end")
+    wait_until(lambda: all(not has_active_job(simulator, f"{connection_id}_{way}") for way in WAYS), "the jobs end")
     time.sleep(MISSING)
     connection.create()
     note(f"the connection was missing for {time.monotonic() - deleted:.0f} s")
-    both_succeed_with_one_job(runs, simulator, connection_id, note)
+    assert_both_succeed_with_one_job(runs, simulator, connection_id, note)
 
 
-def active(simulator: Simulator, connection_id: str) -> bool:
+def has_active_job(simulator: Simulator, connection_id: str) -> bool:
     return any(not job.is_over for job in jobs_of(simulator, connection_id))
 
 
@@ -109,4 +111,4 @@ def test_waits_survive_a_connection_that_is_deleted_and_created_again(
     simulator.workspace.keys.revoke(old)
     time.sleep(MISSING)
     connection.create()
-    both_succeed_with_one_job(runs, simulator, connection_id, note)
+    assert_both_succeed_with_one_job(runs, simulator, connection_id, note)

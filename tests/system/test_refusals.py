@@ -12,8 +12,8 @@ from planasonix_provider.simulator import Simulator
 from tests.support.proxy import REFUSALS, Proxy
 from tests.system.conftest import Notes
 from tests.system.runs import WAYS, TaskRun, wait_until
-from tests.system.test_attempts import count_starts, jobs_of, tell
-from tests.system.test_deaths import starts_after_the_end, wait_for_cancel, wait_until_waiting
+from tests.system.test_attempts import count_starts, jobs_of, note_log_lines
+from tests.system.test_deaths import assert_starts_after_end, wait_for_cancel, wait_until_waiting
 
 PROXIED = "planasonix_proxied"
 #: The seconds for which the proxy responds with one kind of error.
@@ -53,7 +53,7 @@ def test_proxy_errors_end_neither_waits_nor_results(
     time.sleep(A_WHILE)
     for way, run in runs.items():
         run.wait_for("success")
-        tell(run, note)
+        note_log_lines(run, note)
         assert run.details()["try_number"] == 1
         (job,) = jobs_of(simulator, f"{connection_id}_{way}")
         assert (job.id, job.status, job.cancel_requested_at) == (jobs[way], "succeeded", None)
@@ -91,7 +91,7 @@ def test_two_proxy_errors_at_a_retry_start_no_second_job(
     wait_until(lambda: proxy.counts[f"reads refused: {how}"] >= before + 2, "the retry meets two refusals")
     proxy.calm()
     run.wait_for("success")
-    tell(run, note)
+    note_log_lines(run, note)
 
     (job,) = jobs_of(simulator, connection_id)
     assert (job.status, job.cancel_requested_at) == ("succeeded", None)
@@ -115,5 +115,5 @@ def test_a_cleared_task_cancels_its_old_job_despite_a_proxy_error(
     proxy.calm()
     wait_until(lambda: len(jobs_of(simulator, connection_id)) == 2, "another job is started")
     run.wait_for("success")
-    tell(run, note)
-    starts_after_the_end(simulator, *(job.id for job in jobs_of(simulator, connection_id)))
+    note_log_lines(run, note)
+    assert_starts_after_end(simulator, *(job.id for job in jobs_of(simulator, connection_id)))

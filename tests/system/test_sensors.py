@@ -15,7 +15,7 @@ STATES = {"good": "success", "bad": "failed", "bad_but_soft": "skipped", "late":
 TIMEOUT = 12.0
 
 
-def looks_for_syncs(simulator: Simulator, connection_id: str) -> int:
+def count_list_requests(simulator: Simulator, connection_id: str) -> int:
     """Count the requests for the list of a connection's successful syncs."""
     wanted = {f"connection_id={connection_id}", "status=succeeded"}
     return sum(wanted <= set(request.query.split("&")) for request in simulator.requests)
@@ -29,7 +29,7 @@ def test_a_sync_sensor_sees_a_sync_that_ended_without_a_triggerer(
     since = datetime.now(UTC).isoformat()
     run = TaskRun.start(airflow, "sync_sensor", connection_id=connection_id, since=since).task("fresh")
     run.wait_for("deferred")
-    wait_until(lambda: looks_for_syncs(simulator, connection_id) > POLLS_BY_TASK, "the triggerer polls")
+    wait_until(lambda: count_list_requests(simulator, connection_id) > POLLS_BY_TASK, "the triggerer polls")
     terminate(airflow, "triggerer")
     sync = simulator.workspace.start_sync(connection_id).id
     wait_until(lambda: simulator.job(sync).status == "succeeded", "the sync is over")

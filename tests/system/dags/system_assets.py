@@ -25,7 +25,7 @@ def asset(connection_id: str, table: str) -> Asset:
     return planasonix_asset(connection_id=connection_id, table=table, host=os.environ["PLANASONIX_HOST"])
 
 
-def waits_for(dag_id: str, schedule: Any) -> None:
+def define_reacting_dag(dag_id: str, schedule: Any) -> None:
     """Define a DAG that returns the events that started it."""
     with DAG(dag_id=dag_id, schedule=schedule, **SETTINGS):
 
@@ -50,17 +50,17 @@ for way, deferrable, connections in (
     with DAG(dag_id=f"assets_{way}", schedule=None, **SETTINGS):
         PlanasonixSyncOperator(connection_id=first, outlets=[asset(first, table) for table in TABLES.values()], **how)
     for name, table in TABLES.items():
-        waits_for(f"on_{name}_{way}", [asset(first, table)])
+        define_reacting_dag(f"on_{name}_{way}", [asset(first, table)])
 
     with DAG(dag_id=f"asset_alias_{way}", schedule=None, **SETTINGS):
         PlanasonixSyncOperator(connection_id=second, outlets=[AssetAlias(f"loaded_{way}")], **how)
-    waits_for(f"on_alias_{way}", AssetAlias(f"loaded_{way}"))
+    define_reacting_dag(f"on_alias_{way}", AssetAlias(f"loaded_{way}"))
 
     with DAG(dag_id=f"mapped_assets_{way}", schedule=None, **SETTINGS):
         PlanasonixSyncOperator.partial(outlets=[asset(name, "mapped") for name in connections], **how).expand(
             connection_id=connections
         )
-    waits_for(f"on_mapped_{way}", [asset(second, "mapped")])
+    define_reacting_dag(f"on_mapped_{way}", [asset(second, "mapped")])
 
     with DAG(dag_id=f"backfilled_assets_{way}", schedule=None, **SETTINGS):
         PlanasonixBackfillOperator(
@@ -70,4 +70,4 @@ for way, deferrable, connections in (
             outlets=[asset(first, "history"), asset(first, "public.customers")],
             **how,
         )
-    waits_for(f"on_history_{way}", [asset(first, "history")])
+    define_reacting_dag(f"on_history_{way}", [asset(first, "history")])
