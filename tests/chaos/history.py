@@ -101,7 +101,7 @@ class Event(BaseModel):
 
 
 class History(BaseModel):
-    """The whole history.
+    """The history of a storm.
 
     :param seed: the seed of the storm.
     :param distributed: whether Airflow was distributed.

@@ -144,7 +144,7 @@ def _oddities(dice: random.Random, size: Size) -> dict[str, Oddity]:
 
 def _seconds(dice: random.Random, spec: Spec) -> float:
     if spec.timeout:
-        # So long that the work cannot end by itself when the cancel is due.
+        # So long that its own end cannot be mistaken for a cancel.
         return round(dice.uniform(120, 150), 1)
     return round(dice.uniform(60, 90) if spec.is_long else dice.uniform(5, 30), 1)
 

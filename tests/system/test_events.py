@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 400.0
 
 @pytest.fixture(scope="module")
 def watched(airflow: LocalAirflow) -> Iterator[Simulator]:
-    """Add the Airflow connection of the watchers, which have run without it until now."""
+    """The simulator that the watchers poll. Until this fixture, they run without their Airflow connection."""
     names = ("conn_events_react", "conn_events_many", "conn_events_own", "conn_events_twin", "conn_events_together")
     with Simulator(api_key=API_KEY, connections=names, rate_limit=1_000_000) as simulator:
         simulator.workspace.configure(conflict="allowed", show_metadata=True)
