@@ -11,7 +11,7 @@ from tests.support.raw_server import ONE_JOB, RawServer
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy on the way out is no way to what runs here."""
+    """Requests to local servers use no proxy."""
     monkeypatch.setenv("no_proxy", "*")
 
 
@@ -23,7 +23,7 @@ def _raw_server() -> Iterator[RawServer]:
 
 @pytest.fixture
 def raw_server(_raw_server: RawServer) -> RawServer:
-    """A server that answers with one job until it is told otherwise."""
+    """A server that responds with one job until a test sets other responses."""
     return _raw_server.respond_with(ONE_JOB)
 
 

@@ -1,6 +1,6 @@
-"""Whatever a server answers, a call ends with what was asked for or with a ``PlanasonixError`` that keeps the key.
+"""For any response, a call returns the type of its route, or raises a ``PlanasonixError`` that does not show the key.
 
-``HYPOTHESIS_EXAMPLES=100 pytest tests/api/test_any_answer.py`` tries a hundred times as many answers as usual.
+``HYPOTHESIS_EXAMPLES=100 pytest tests/api/test_any_answer.py`` tries a hundred times as many responses as usual.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 class Raw(str):
-    """A piece of JSON, or of what only looks so, as it goes over the wire."""
+    """A piece of JSON, or of invalid JSON, that is sent unchanged."""
 
 
 ESCAPED_KEY = "".join(f"\\u{ord(character):04x}" for character in KEY)
@@ -76,7 +76,7 @@ ODD = st.sampled_from(
 
 
 def wire(value: Any) -> str:
-    """Write JSON, with its raw pieces as they are."""
+    """Return a value as JSON, with its raw pieces unchanged."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -87,14 +87,14 @@ def wire(value: Any) -> str:
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Return everything that can be changed: each object or list, with each name or index in it."""
+    """Return each object or list in a value, with each of its names or indexes."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for name, item in inside for place in [(value, name), *places(item)]]
 
 
 @st.composite
 def _nearly_right(draw: st.DrawFn, shapes: list[Any] = SHAPES) -> bytes:
-    """JSON of one of the shapes, with some of it changed, taken away or added."""
+    """JSON of one of the shapes, with some parts changed, removed or added."""
     body = copy.deepcopy(draw(st.sampled_from(shapes)))
     for _ in range(draw(st.integers(0, 3))):
         change = draw(st.sampled_from(["set", "take away", "add", "move in time", "echo"]))
@@ -121,7 +121,7 @@ def _nearly_right(draw: st.DrawFn, shapes: list[Any] = SHAPES) -> bytes:
 
 @st.composite
 def _garbled(draw: st.DrawFn) -> bytes:
-    """A body that was cut, or some of whose bytes are others."""
+    """A truncated body, or one with some changed bytes."""
     body = draw(_nearly_right())
     at = draw(st.integers(0, len(body)))
     return body[:at] + draw(st.binary(max_size=4)) + draw(st.sampled_from([body[at + 1 :], b""]))
@@ -214,11 +214,11 @@ def promised(reply: type[Envelope[Any]]) -> Any:
 
 
 def assert_sound(request: Request[Any], call: Callable[[], Any]) -> None:
-    """A call gives what its route promises, or says in a readable error what happened, without the key."""
+    """Check that a call returns the type of its route, or raises a readable error without the key."""
     try:
         value = call()
     except PlanasonixError as error:
-        assert KEY not in log_text(error) + repr(vars(error))  # noqa: PT017 - no error is as good
+        assert KEY not in log_text(error) + repr(vars(error))  # noqa: PT017 - no error is fine, too
         assert len(error.message) < 200_000  # noqa: PT017
     else:
         assert isinstance(value, promised(request.envelope))
@@ -239,20 +239,20 @@ def fitting(name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_right_answer_is_read(name: str) -> None:
-    """So that what is changed below was right before."""
+def test_each_route_accepts_a_shape(name: str) -> None:
+    """The tests below change shapes that are valid."""
     assert fitting(name)
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
-def test_a_time_that_utc_cannot_name_is_none(moment: str) -> None:
+def test_a_time_outside_the_range_of_utc_is_none(moment: str) -> None:
     body = wire({"data": {"id": "job_1", "status": "running", "created_at": moment}}).encode()
     assert parse_response(REQUESTS["get_job"], RawResponse(200, {}, body)).created_at is None
 
 
 @pytest.mark.parametrize("nested", ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000])
 @pytest.mark.parametrize("status", [200, 400])
-def test_json_that_is_nested_too_deep_is_no_json(status: int, nested: str) -> None:
+def test_deeply_nested_json_is_invalid(status: int, nested: str) -> None:
     job = {"id": "job_1", "status": "running", "unknown": Raw(nested)}
     body = wire({"data": job, "error": {"code": "c", "unknown": Raw(nested)}}).encode()
     with pytest.raises(PlanasonixError, match=r"not JSON|answered 400 Bad Request\. "):
@@ -261,7 +261,7 @@ def test_json_that_is_nested_too_deep_is_no_json(status: int, nested: str) -> No
 
 @settings(max_examples=200 * TIMES, deadline=None)
 @given(ANY_REQUEST, st.data())
-def test_nearly_right_json(name: str, data: st.DataObject) -> None:
+def test_changed_json(name: str, data: st.DataObject) -> None:
     body = data.draw(_nearly_right(fitting(name)))
     assert_sound(
         REQUESTS[name], lambda: parse_response(REQUESTS[name], RawResponse(200, {}, body.replace(KEY.encode(), b"")))
@@ -270,7 +270,7 @@ def test_nearly_right_json(name: str, data: st.DataObject) -> None:
 
 @settings(max_examples=300 * TIMES, deadline=None)
 @given(ANY_REQUEST, STATUSES, HEADERS, BODIES, PACKED)
-def test_any_answer(
+def test_any_response(
     name: str, status: int, headers: list[tuple[bytes, bytes]], body: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
     here = make_config("http://planasonix.example")
@@ -285,7 +285,7 @@ def test_any_answer(
 
 @st.composite
 def _whole_wire(draw: st.DrawFn) -> bytes:
-    """All bytes of a response. Its framing may be wrong as well."""
+    """All bytes of a response, whose framing may be invalid, too."""
     body = draw(PACKED)(draw(BODIES))
     reason = draw(st.sampled_from(["-", "", f"Bearer {KEY}", "\u00fc", "OK\t", "\x7f"]))
     version = draw(st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/3", KEY]))
@@ -305,7 +305,7 @@ def _whole_wire(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["blocking", "awaited"])
-def test_any_bytes(_raw_server: RawServer, name: str) -> None:  # noqa: PT019 - a server for all examples
+def test_any_bytes(_raw_server: RawServer, name: str) -> None:  # noqa: PT019 - one server for all examples
     here, style = make_config(_raw_server.url, read_timeout=2.0), CallStyle(name)
 
     @settings(max_examples=80 * TIMES, deadline=None)

@@ -20,7 +20,6 @@ from tests.support.error_text import log_text
 from tests.support.example_calls import EXAMPLE_CALLS, make_request
 from tests.support.raw_server import RawServer
 
-#: Wrong values, each with how a message shows it where that is not its repr.
 Wrong = list[Any]
 AN_ID = "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
 NO_IDS: Wrong = [
@@ -102,7 +101,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ({"a": ["\ud800"]}, f"metadata: {TOO_DEEP}"),
         ({"a": {"\ud800": 1}}, f"metadata: {TOO_DEEP}"),
     ],
-    # Path and credentials of a URL are secrets: they are enough to send deliveries.
+    # The path and the credentials of a URL are secrets, because they suffice to send deliveries.
     "url": [
         (value, f"url: got {shown}, allowed is {A_URL}.")
         for value, shown in {
@@ -162,7 +161,7 @@ ARGUMENTS = [
 
 @pytest.fixture(params=[Client, AsyncClient])
 def client(request: pytest.FixtureRequest, raw_server: RawServer) -> Any:
-    """Each client, before a server that would see a request."""
+    """A client of each kind, with a server that stores all requests."""
     return request.param(make_config(raw_server.url))
 
 
@@ -174,7 +173,7 @@ def refusal_of(call: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
-def test_a_wrong_argument_is_refused_by_name_before_any_request(
+def test_an_invalid_argument_raises_with_its_name_before_any_request(
     client: Any, raw_server: RawServer, name: str, argument: str
 ) -> None:
     assert argument in REFUSED, f"add invalid values of {argument} to REFUSED in this file"
@@ -182,7 +181,7 @@ def test_a_wrong_argument_is_refused_by_name_before_any_request(
         said = refusal_of(
             lambda wrong=wrong: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, argument: wrong})
         )  # type: ignore[misc]
-        # Why JSON cannot hold something is told in Python's words, which differ from version to version.
+        # Python's reason why JSON cannot hold a value differs between versions.
         assert (said.partition("(")[0] if message.endswith("hold ") else said) == message
     assert raw_server.requests == []
 
@@ -195,9 +194,7 @@ def test_a_wrong_argument_is_refused_by_name_before_any_request(
         if inspect.signature(getattr(routes, name)).parameters[argument].default is inspect.Parameter.empty
     ],
 )
-def test_none_is_refused_where_something_is_needed(
-    client: Any, raw_server: RawServer, name: str, argument: str
-) -> None:
+def test_none_raises_for_a_required_argument(client: Any, raw_server: RawServer, name: str, argument: str) -> None:
     said = refusal_of(lambda: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, argument: None}))
     assert said.startswith((f"{argument}: got None, allowed is", f"{argument}: got <class 'NoneType'>, allowed is"))
     assert raw_server.requests == []
@@ -225,14 +222,14 @@ def test_none_is_refused_where_something_is_needed(
         ("update_webhook", {"enabled": None}, "url, events, enabled: got None, allowed is one of them at least."),
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(
+def test_contradictory_arguments_raise(
     client: Any, raw_server: RawServer, name: str, wrong: dict[str, Any], message: str
 ) -> None:
     assert refusal_of(lambda: getattr(client, name)(**{**EXAMPLE_CALLS[name].required, **wrong})) == message
     assert raw_server.requests == []
 
 
-def test_a_list_may_begin_and_end_at_one_moment() -> None:
+def test_since_and_until_may_be_equal() -> None:
     query = routes.list_jobs(since="2025-02-01", until="2025-02-01T01:00:00+01:00").query
     assert query["since"] == query["until"] == "2025-02-01T00:00:00Z"
 
@@ -245,7 +242,7 @@ def test_a_list_may_begin_and_end_at_one_moment() -> None:
         ("test_webhook", "event", "job.paused"),
     ],
 )
-def test_an_event_that_this_version_does_not_know_is_a_warning(
+def test_an_unknown_event_logs_a_warning(
     caplog: pytest.LogCaptureFixture, name: str, argument: str, given: Any
 ) -> None:
     assert make_request(name, **{argument: given}).body[argument] == given
@@ -257,13 +254,13 @@ def test_an_event_that_this_version_does_not_know_is_a_warning(
     )
 
 
-def test_events_that_this_version_knows_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_known_events_log_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     routes.create_webhook("https://hooks.example.com/", events=sorted(KNOWN_EVENTS))
     routes.test_webhook("wh_1", event="job.queued")
     assert caplog.records == []
 
 
-def test_a_cursor_of_another_list_is_refused_by_the_api_and_log_text(style: CallStyle, simulator: Simulator) -> None:
+def test_the_api_rejects_a_cursor_of_another_list(style: CallStyle, simulator: Simulator) -> None:
     for connection_id in simulator.workspace.connections[:2]:
         simulator.workspace.start_sync(connection_id)
     here = make_config(simulator.url, api_key=SecretStr(simulator.api_key))

@@ -65,7 +65,7 @@ PACKAGE = Path(planasonix_provider.__file__).parent
 
 @pytest.fixture
 def nobody() -> Iterator[int]:
-    """A port of this machine that refuses."""
+    """A local port that refuses connections."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -73,7 +73,7 @@ def nobody() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RawServer, Path]]:
-    """A server that only its certificate's file makes trusted."""
+    """A TLS server with a self-signed certificate, and the path of the certificate."""
     context, certificate = tls_context(tmp_path_factory.mktemp("tls"))
     with RawServer(context) as raw_server:
         yield raw_server.respond_with(ONE_JOB), certificate
@@ -92,7 +92,9 @@ def assert_never_sent(failed: PlanasonixError) -> None:
 
 
 class TestHeaders:
-    def test_a_request_says_who_asks(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_request_has_the_key_the_organization_and_the_user_agent(
+        self, style: CallStyle, raw_server: RawServer
+    ) -> None:
         style.call(make_config(raw_server.url, organization_id="org_1"), read)
         headers = raw_server.requests[0].headers
         assert headers["authorization"] == f"Bearer {KEY}"
@@ -102,13 +104,13 @@ class TestHeaders:
             rf"airflow-provider-planasonix/{re.escape(__version__)} Python/3\.\S+", headers["user-agent"]
         )
 
-    def test_a_request_says_no_more_than_is_known(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_request_has_no_optional_headers_without_a_value(self, style: CallStyle, raw_server: RawServer) -> None:
         style.call(make_config(raw_server.url, user_agent="mine/1"), read)
         assert raw_server.requests[0].headers["user-agent"] == "mine/1"
         assert not {"x-organization-id", "idempotency-key", "content-type"} & set(raw_server.requests[0].headers)
         assert raw_server.requests[0].body == b""
 
-    def test_a_start_is_json_with_a_key_of_its_own(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_start_is_json_with_an_idempotency_key(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(STARTED)
         style.call(make_config(raw_server.url), lambda client: client.trigger_sync("conn_1", metadata={"größe": 1}))
         seen = raw_server.requests[0]
@@ -116,20 +118,18 @@ class TestHeaders:
         assert seen.body.decode() == '{"metadata":{"größe":1}}'
         assert len(seen.headers["idempotency-key"]) >= 32
 
-    def test_a_gateways_path_stays_before_the_route(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_the_path_of_a_gateway_precedes_the_route(self, style: CallStyle, raw_server: RawServer) -> None:
         style.call(make_config(f"{raw_server.url}/gateway/planasonix"), lambda client: client.get_job("größe"))
         assert raw_server.requests[0].path == "/gateway/planasonix/api/v1/jobs/gr%C3%B6%C3%9Fe"
 
-    async def test_an_awaited_connection_is_kept_for_the_next_request(
-        self, server: Simulator, mocker: MockerFixture
-    ) -> None:
+    async def test_an_async_client_reuses_its_connection(self, server: Simulator, mocker: MockerFixture) -> None:
         opened = mocker.spy(anyio, "connect_tcp")
         async with AsyncClient(make_config(server.url)) as client:
             for _ in range(3):
                 assert [job async for job in client.list_jobs()] == []
         assert opened.call_count == 1
 
-    def test_a_connection_is_kept_for_the_next_request(self, server: Simulator, mocker: MockerFixture) -> None:
+    def test_a_client_reuses_its_connection(self, server: Simulator, mocker: MockerFixture) -> None:
         opened = mocker.spy(socket, "create_connection")
         with Client(make_config(server.url)) as client:
             for _ in range(3):
@@ -137,8 +137,8 @@ class TestHeaders:
         assert opened.call_count == 1
 
 
-class TestAccount:
-    def test_the_defaults_are_the_public_api_and_five_and_thirty_seconds(self) -> None:
+class TestClientConfig:
+    def test_defaults(self) -> None:
         default = ClientConfig(SecretStr(KEY))
         assert (default.base_url, default.verify) == ("https://api.planasonix.com", True)
         assert (default.connect_timeout, default.read_timeout) == (5.0, 30.0)
@@ -153,20 +153,18 @@ class TestAccount:
             ("http://[::1]:8080", "[::1]:8080"),
         ],
     )
-    def test_the_host_is_that_of_the_address_with_a_port_only_where_it_is_an_unusual_one(
-        self, base_url: str, host: str
-    ) -> None:
+    def test_the_host_has_its_port_unless_it_is_the_default_port(self, base_url: str, host: str) -> None:
         assert make_config(base_url).host == host
 
     @pytest.mark.parametrize("kind", [Client, AsyncClient])
-    def test_the_timeouts_reach_the_http_client(self, kind: Any) -> None:
+    def test_the_http_client_gets_the_timeouts(self, kind: Any) -> None:
         assert kind(make_config("http://127.0.0.1:9"))._http.timeout == httpx.Timeout(30.0, connect=5.0)
         mine = make_config("http://127.0.0.1:9", connect_timeout=1.0, read_timeout=2.0)
         assert (mine.total_timeout, make_config("", try_timeout=7.0).total_timeout) == (9.0, 7.0)
         assert kind(mine)._http.timeout == httpx.Timeout(2.0, connect=1.0)
 
     @pytest.mark.parametrize("key", ["", f"{KEY}\n", f"{KEY}\r\nX-Evil: 1", f" {KEY}", f"{KEY}é", f"{KEY}\x00"])
-    def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(self, key: str) -> None:
+    def test_a_key_that_is_invalid_in_a_header_is_refused_and_not_shown(self, key: str) -> None:
         with pytest.raises(ValueError, match="The API key is empty, or holds") as refusal:
             ClientConfig(SecretStr(key))
         assert KEY not in log_text(refusal.value)
@@ -179,7 +177,7 @@ class TestAccount:
 
 
 def echo(status: int, shape: Callable[[str], Any]) -> Reaction:
-    """Send back the Authorization header, in the body and in headers that messages name."""
+    """Send back the Authorization header in the body, and in headers that messages quote."""
 
     def react(request: ReceivedRequest) -> bytes:
         sent = request.headers["authorization"]
@@ -206,20 +204,20 @@ ECHOES: dict[str, Callable[[str], Any]] = {
 class TestSecrets:
     @pytest.mark.parametrize("shape", ECHOES.values(), ids=ECHOES)
     @pytest.mark.parametrize("status", [200, 202, 302, 400, 401, 403, 404, 409, 418, 429, 500, 503])
-    def test_a_key_that_a_server_sends_back_is_not_told(
+    def test_an_error_does_not_show_a_key_that_the_server_sends_back(
         self, style: CallStyle, raw_server: RawServer, status: int, shape: Callable[[str], Any]
     ) -> None:
         raw_server.respond_with(echo(status, shape))
         assert KEY not in log_text(failure(style, make_config(raw_server.url)))
 
-    def test_what_else_a_server_says_stays(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_the_rest_of_the_servers_message_is_kept(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(echo(400, ECHOES["an envelope"]))
         message = failure(style, make_config(raw_server.url)).message
         assert "Not for Bearer ***, says Bearer ***" in message
         assert "[request id of Bearer ***]" in message
 
     @pytest.mark.parametrize("is_escaped", [False, True], ids=["plain", "escaped"])
-    def test_a_key_that_a_success_sends_back_is_not_returned(
+    def test_a_result_does_not_contain_a_key_that_the_server_sends_back(
         self, style: CallStyle, raw_server: RawServer, is_escaped: bool
     ) -> None:
         sent = "".join(f"\\u{ord(character):04X}" for character in KEY) if is_escaped else KEY
@@ -233,18 +231,18 @@ class TestSecrets:
         assert KEY not in found.model_dump_json()
         assert found.model_dump_json().count("***") >= 3
 
-    def test_a_key_in_a_text_is_not_returned(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_text_does_not_contain_the_key(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(response(200, f"openapi: 3.1.0 # {KEY}".encode()))
         assert style.call(make_config(raw_server.url), lambda client: client.get_openapi()) == "openapi: 3.1.0 # ***"
 
     @pytest.mark.parametrize("key", ['plnx"quote', "plnx\\back", "plnx/slash", "plnx.*+?("])
-    def test_a_key_of_odd_characters_is_found_however_json_writes_it(self, key: str) -> None:
+    def test_a_key_with_special_characters_is_found_in_every_json_notation(self, key: str) -> None:
         here = ClientConfig(SecretStr(key))
         for written in (json.dumps(key), json.dumps(key).replace("/", "\\/"), json.dumps(key).replace("p", "\\u0070")):
             assert here.redact_body(f'{{"x\\n": {written}}}'.encode()) == b'{"x\\n": "***"}'
         assert here.redact_body(b'{"x": "plnx\\nothing"}') == b'{"x": "plnx\\nothing"}'
 
-    def test_an_account_is_not_pickled_and_a_copy_is_itself(self) -> None:
+    def test_a_config_cannot_be_pickled_and_a_copy_is_the_same_object(self) -> None:
         here = make_config("http://127.0.0.1:9")
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError, match="A ClientConfig holds the API key, so it is not pickled") as refused:
@@ -253,7 +251,7 @@ class TestSecrets:
         assert copy.deepcopy([here]) == [here]
         assert copy.copy(here) is here
 
-    def test_a_key_that_comes_escaped_is_not_told(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_an_error_does_not_show_an_escaped_key(self, style: CallStyle, raw_server: RawServer) -> None:
         escaped = "".join(f"\\u{ord(character):04x}" for character in KEY)
         error = {"code": "it", "message": "it", "existing_job_id": "it", "details": [{"field": "it", "issue": "it"}]}
         raw_server.respond_with(response(409, json.dumps({"error": error}).replace("it", escaped).encode()))
@@ -265,7 +263,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("reaction", [RESET, SILENCE, b"", truncate(ONE_JOB), b"NOPE\r\n\r\n"])
     @pytest.mark.parametrize("operation", [read, start])
-    def test_a_broken_connection_does_not_tell_the_key(
+    def test_the_error_of_a_broken_connection_does_not_show_the_key(
         self, style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], reaction: Reaction
     ) -> None:
         raw_server.respond_with(reaction)
@@ -273,24 +271,24 @@ class TestSecrets:
         assert KEY not in log_text(failure(style, make_config(raw_server.url, **patience), operation))
         raw_server.wait_for_requests(1)
 
-    def test_a_header_that_repeats_the_key_without_http_sense_does_not_tell_it(
+    def test_the_error_of_an_invalid_status_line_does_not_show_the_key(
         self, style: CallStyle, raw_server: RawServer
     ) -> None:
         raw_server.respond_with(lambda seen: f"HTTP/1.1 {seen.headers['authorization']}\r\n\r\n".encode())
         assert KEY not in log_text(failure(style, make_config(raw_server.url)))
 
     @pytest.mark.parametrize("address", ["https://nope.invalid", "http://127.0.0.1:1", "https://127.0.0.1:1"])
-    def test_a_connection_that_was_never_made_does_not_tell_the_key(self, style: CallStyle, address: str) -> None:
+    def test_the_error_of_a_failed_connection_does_not_show_the_key(self, style: CallStyle, address: str) -> None:
         assert KEY not in log_text(failure(style, make_config(address)))
 
-    def test_an_error_after_several_tries_does_not_tell_the_key(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_an_error_after_retries_does_not_show_the_key(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(echo(500, ECHOES["an envelope"]))
         with pytest.raises(PlanasonixError, match=r"\(Tried 3 times\.\)") as failed:
             style.call(make_config(raw_server.url), read)
         assert KEY not in log_text(failed.value)
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_no_redirect_is_followed_with_the_key(
+    def test_redirects_are_not_followed(
         self, style: CallStyle, raw_server: RawServer, server: Simulator, status: int
     ) -> None:
         raw_server.respond_with(response(status, Location=f"{server.url}/api/v1/jobs/job_1"))
@@ -302,7 +300,7 @@ class TestSecrets:
 
 class TestTransport:
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_refused(self, style: CallStyle, nobody: int, host: str) -> None:
+    def test_connection_refused(self, style: CallStyle, nobody: int, host: str) -> None:
         failed = failure(style, make_config(f"http://{host}:{nobody}"))
         assert failed.message == (
             f"GET /api/v1/jobs/job_1: connection refused at http://{host}:{nobody}. Check the host and port of the "
@@ -310,11 +308,11 @@ class TestTransport:
         )
         assert_never_sent(failed)
 
-    def test_names_the_airflow_connection_that_said_where_the_api_is(self, style: CallStyle, nobody: int) -> None:
+    def test_an_error_names_the_airflow_connection(self, style: CallStyle, nobody: int) -> None:
         failed = failure(style, make_config(f"http://127.0.0.1:{nobody}", conn_id="planasonix_eu"))
         assert "Check the host and port of Airflow connection 'planasonix_eu', and that" in failed.message
 
-    def test_leaves_what_the_server_says_as_it_is(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_the_servers_message_is_not_changed(self, style: CallStyle, raw_server: RawServer) -> None:
         words = {"code": "mistaken", "message": "metadata: 'the Airflow connection' is taken"}
         raw_server.respond_with(response(403, {"error": words}))
         assert failure(style, make_config(raw_server.url, conn_id="planasonix_eu")).message == (
@@ -328,15 +326,15 @@ class TestTransport:
         assert "no such host at https://nope.invalid. Check the host" in failed.message
         assert_never_sent(failed)
 
-    def test_a_certificate_that_nobody_trusts(self, style: CallStyle, tls: tuple[RawServer, Path]) -> None:
+    def test_untrusted_certificate(self, style: CallStyle, tls: tuple[RawServer, Path]) -> None:
         raw_server, _ = tls
         failed = failure(style, make_config(raw_server.url))
         assert f"no trusted TLS connection (self-signed certificate) at {raw_server.url}. " in failed.message
         assert '"verify" in its extra may name your own CA bundle' in failed.message
         assert_never_sent(failed)
 
-    def test_a_certificate_that_python_itself_refuses(self) -> None:
-        # As the package truststore does on macOS: what OpenSSL refuses has a reason besides.
+    def test_certificate_that_truststore_refuses(self) -> None:
+        # The errors of the package truststore on macOS have no ``reason``, unlike those of OpenSSL.
         refused = ssl.SSLCertVerificationError("nobody trusts it")
         refused.verify_message = "nobody trusts it"
         with (
@@ -348,23 +346,23 @@ class TestTransport:
             raise httpx.ConnectError("refused") from refused
 
     @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
-    def test_verify_trusts_what_it_names(self, style: CallStyle, tls: tuple[RawServer, Path], trust: str) -> None:
+    def test_verify_is_a_ca_bundle_or_false(self, style: CallStyle, tls: tuple[RawServer, Path], trust: str) -> None:
         raw_server, certificate = tls
         verify = str(certificate) if trust == "its own bundle" else False
         assert style.call(make_config(raw_server.url, verify=verify), read).id == "job_1"
 
-    def test_tls_spoken_to_a_plain_port(self, style: CallStyle, server: Simulator) -> None:
+    def test_https_to_a_port_for_http(self, style: CallStyle, server: Simulator) -> None:
         failed = failure(style, make_config(server.url.replace("http:", "https:")))
         assert "no TLS, but perhaps plain http at https://127.0.0.1:" in failed.message
         assert "Check the host of the Airflow connection, its scheme and its port." in failed.message
         assert_never_sent(failed)
 
-    def test_plain_spoken_to_a_tls_port(self, style: CallStyle, tls: tuple[RawServer, Path]) -> None:
+    def test_http_to_a_port_for_https(self, style: CallStyle, tls: tuple[RawServer, Path]) -> None:
         failed = failure(style, make_config(tls[0].url.replace("https:", "http:")))
         assert isinstance(failed, PlanasonixTransportError)
         assert "the connection broke (" in failed.message
 
-    def test_no_answer_in_time(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_read_timeout(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(SILENCE)
         failed = failure(style, make_config(raw_server.url, read_timeout=0.05))
         raw_server.wait_for_requests(1)
@@ -373,7 +371,7 @@ class TestTransport:
         assert isinstance(failed, PlanasonixTransportError)
         assert failed.sent
 
-    def test_no_connection_in_time(self, style: CallStyle) -> None:
+    def test_connect_timeout(self, style: CallStyle) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             address = full.getsockname()
             waiting = [socket.socket() for _ in range(3)]
@@ -387,7 +385,7 @@ class TestTransport:
         assert_never_sent(failed)
 
     @pytest.mark.parametrize("reaction", [RESET, b"", truncate(ONE_JOB), b"SSH-2.0-OpenSSH_9.6\r\n"])
-    def test_a_connection_that_breaks_may_have_carried_the_request(
+    def test_a_request_may_have_been_sent_before_its_connection_broke(
         self, style: CallStyle, raw_server: RawServer, reaction: Reaction
     ) -> None:
         failed = failure(style, make_config(raw_server.respond_with(reaction).url))
@@ -395,7 +393,7 @@ class TestTransport:
         assert failed.sent
         assert "GET /api/v1/jobs/job_1: the connection broke (" in failed.message
 
-    def test_a_proxy_that_refuses(
+    def test_a_proxy_that_refuses_the_connection(
         self, style: CallStyle, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("no_proxy", "")
@@ -420,7 +418,7 @@ class TestProxies:
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     @pytest.mark.parametrize("host", LOOPBACK)
-    def test_a_key_for_this_machine_goes_through_none(
+    def test_requests_to_this_machine_use_no_proxy(
         self, style: CallStyle, raw_server: RawServer, host: str, scheme: str
     ) -> None:
         with socket.socket() as nobody:
@@ -430,13 +428,13 @@ class TestProxies:
         assert isinstance(failed, PlanasonixTransportError)
         assert raw_server.requests == []
 
-    def test_every_other_host_is_asked_through_the_proxy(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_requests_to_other_hosts_use_the_proxy(self, style: CallStyle, raw_server: RawServer) -> None:
         assert style.call(make_config("http://planasonix.example"), read).id == "job_1"
         assert style.call(make_config("http://localhost.example"), read).id == "job_1"
         assert [seen.headers["host"] for seen in raw_server.requests] == ["planasonix.example", "localhost.example"]
 
     @pytest.mark.parametrize("names", ["planasonix.example", ".example", "*"])
-    def test_a_host_that_no_proxy_names_is_asked_directly(
+    def test_requests_to_hosts_in_no_proxy_use_no_proxy(
         self, style: CallStyle, raw_server: RawServer, monkeypatch: pytest.MonkeyPatch, names: str
     ) -> None:
         monkeypatch.setenv("no_proxy", names)
@@ -448,13 +446,13 @@ class TestProxies:
 
 
 def head(*lines: str) -> bytes:
-    """Write an answer up to its body."""
+    """Return the head of a response."""
     return "\r\n".join(["HTTP/1.1 200 -", "Connection: close", *lines, "", ""]).encode()
 
 
 JOB_TEXT = ONE_JOB.partition(b"\r\n\r\n")[2]
 GZIP = "Content-Encoding: gzip"
-#: No end of a stream that unpacks to nothing: empty blocks.
+#: The start of a gzip stream that decompresses to nothing: many empty blocks.
 EMPTY_BLOCKS = gzip.compress(b"")[:10] + b"\x00\x00\x00\xff\xff" * 30_000
 TOO_LARGE: dict[str, bytes] = {
     "announced": head("Content-Length: 8000001"),
@@ -467,7 +465,7 @@ TOO_LARGE: dict[str, bytes] = {
 class TestSize:
     @pytest.mark.parametrize("whole", TOO_LARGE.values(), ids=TOO_LARGE)
     @pytest.mark.parametrize("operation", [read, lambda client: client.get_openapi()])
-    def test_an_answer_that_is_too_large_is_refused(
+    def test_a_response_that_is_too_large_is_refused(
         self, style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], whole: bytes
     ) -> None:
         failed = failure(style, make_config(raw_server.respond_with(whole).url), operation)
@@ -475,7 +473,7 @@ class TestSize:
         assert ": answered 200 OK with a body of more than 8 MB. This is not how the Orchestr" in failed.message
 
     @pytest.mark.parametrize("framing", ["Content-Length: 100001", "X-Framing: none", GZIP])
-    def test_a_body_is_measured_while_it_is_read(
+    def test_the_limit_is_checked_while_a_body_is_read(
         self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture, framing: str
     ) -> None:
         mocker.patch.object(JobEnvelope, "max_bytes", 100_000)
@@ -488,10 +486,10 @@ class TestSize:
                 assert "with a body of more than" in failure(style, make_config(raw_server.url)).message
 
     @pytest.mark.parametrize("nested", ["[" * 100 + "]" * 100, "[]", '{"a":{}}', '"a"'])
-    def test_a_body_of_many_values_is_refused_before_they_are_created(
+    def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(
         self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture, nested: str
     ) -> None:
-        """Some 50 kB of them, packed, took more than a gigabyte."""
+        """Parsing 50 kB of compressed values took more than a gigabyte of memory."""
         parser = mocker.spy(json_bodies, "from_json")
         many = ",".join([nested] * (7_900_000 // (len(nested) + 1)))
         for status, data in ((200, f'{{"id": "job_1", "status": "running", "x": [{many}]}}'), (400, f"[{many}]")):
@@ -510,7 +508,7 @@ class TestSize:
         read_job = style.call(make_config(raw_server.url), read)
         assert read_job.error.message.startswith("a, [b], {c} a, ")
 
-    def test_a_request_drops_what_is_not_needed(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_without_drops_the_named_and_the_unknown_fields(self, style: CallStyle, raw_server: RawServer) -> None:
         odd = {"x": [1], "metadata": {"a": 1}, "metrics": {"rows_loaded": 7, "x": 1}, "error": {"code": "c", "x": 1}}
         raw_server.respond_with(response(200, {"data": {"id": "job_1", "status": "failed", **odd}, "x": 1}))
         whole = style.call(make_config(raw_server.url), read)
@@ -532,16 +530,18 @@ class TestSize:
             "metadata": {"a": 1},
         }
 
-    def test_what_unpacks_to_nothing_is_measured_as_it_came(
+    def test_the_limit_also_holds_for_the_compressed_body(
         self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture
     ) -> None:
         mocker.patch.object(JobEnvelope, "max_bytes", 100_000)
         failed = failure(style, make_config(raw_server.respond_with(head(GZIP) + EMPTY_BLOCKS).url))
         assert "with a body of more than" in failed.message
 
-    @pytest.mark.parametrize("packed", [gzip.compress(JOB_TEXT), gzip.compress(JOB_TEXT) + b"more"], ids=["", "more"])
+    @pytest.mark.parametrize(
+        "packed", [gzip.compress(JOB_TEXT), gzip.compress(JOB_TEXT) + b"more"], ids=["complete", "trailing data"]
+    )
     @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZip "])
-    def test_a_packed_answer_is_read(
+    def test_a_compressed_response_is_read(
         self, style: CallStyle, raw_server: RawServer, encoding: str, packed: bytes
     ) -> None:
         raw_server.respond_with(head(f"Content-Encoding: {encoding}") + packed)
@@ -557,26 +557,28 @@ class TestSize:
             ("gzip, gzip", gzip.compress(gzip.compress(JOB_TEXT)), "with a body that is not JSON"),
             ("br", b"\x0b\x00", "with a body that is not JSON"),
         ],
-        ids=["a lie", "cut", "empty", "twice", "not asked for"],
+        ids=["not gzip", "truncated", "empty", "twice", "not requested"],
     )
-    def test_a_body_that_cannot_be_unpacked(
+    def test_a_body_that_cannot_be_decompressed(
         self, style: CallStyle, raw_server: RawServer, encoding: str, body: bytes, words: str
     ) -> None:
         failed = failure(style, make_config(raw_server.respond_with(head(f"Content-Encoding: {encoding}") + body).url))
         assert isinstance(failed, PlanasonixUnreadableError)
         assert words in failed.message
 
-    def test_an_encoding_that_is_none_packs_nothing(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_an_unknown_content_encoding_is_ignored(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(head("Content-Encoding: UTF-8") + JOB_TEXT)
         assert style.call(make_config(raw_server.url), read).id == "job_1"
 
     @pytest.mark.parametrize("item", ["0", "{}"])
-    def test_a_long_list_of_nothing_right_is_refused(self, style: CallStyle, raw_server: RawServer, item: str) -> None:
+    def test_a_list_with_too_many_unreadable_rows_is_refused(
+        self, style: CallStyle, raw_server: RawServer, item: str
+    ) -> None:
         raw_server.respond_with(response(200, f'{{"data": [{",".join([item] * 50_000)}]}}'.encode()))
         with pytest.raises(PlanasonixUnreadableError, match="more than 1,000 rows cannot be read"):
             style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs())
 
-    def test_an_error_keeps_what_a_person_can_read(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_long_error_is_shortened(self, style: CallStyle, raw_server: RawServer) -> None:
         error = {"code": "c" * 50_000, "message": "m" * 50_000, "details": [{"field": "f"}] * 50_000}
         failed = failure(style, make_config(raw_server.respond_with(response(400, {"error": error})).url))
         assert isinstance(failed, PlanasonixValidationError)
@@ -586,7 +588,7 @@ class TestSize:
 
 @contextmanager
 def dripping(start: bytes, drop: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A server that answers every caller with a start, and then a drop every 20 ms for as long as it is wanted."""
+    """Serve each client a start, and then a drop every 20 ms until the block ends; yield the port."""
     over = threading.Event()
 
     def drip(caller: socket.socket) -> None:
@@ -621,7 +623,7 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 class TestTime:
     @pytest.mark.parametrize(("start", "drop"), DRIPS.values(), ids=DRIPS)
-    def test_an_answer_that_drips_ends_in_time(self, style: CallStyle, start: bytes, drop: bytes) -> None:
+    def test_a_slow_response_times_out(self, style: CallStyle, start: bytes, drop: bytes) -> None:
         with dripping(start, drop) as port:
             begun = time.monotonic()
             failed = failure(style, make_config(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.2))
@@ -630,7 +632,7 @@ class TestTime:
         assert failed.sent
         assert f"no answer in time at http://127.0.0.1:{port}. " in failed.message
 
-    def test_over_tls_as_well(self, style: CallStyle, tmp_path: Path) -> None:
+    def test_a_slow_response_over_tls_times_out(self, style: CallStyle, tmp_path: Path) -> None:
         context, certificate = tls_context(tmp_path)
         with dripping(*DRIPS["a header"], context) as port:
             begun = time.monotonic()
@@ -638,35 +640,33 @@ class TestTime:
             assert "no answer in time" in failure(style, here).message
             assert time.monotonic() - begun < 60
 
-    def test_each_try_has_its_own_time(self, style: CallStyle) -> None:
+    def test_each_try_has_its_own_timeout(self, style: CallStyle) -> None:
         with dripping(*DRIPS["the body"]) as port:
             here = make_config(f"http://127.0.0.1:{port}", read_timeout=60.0, try_timeout=0.1)
             with pytest.raises(PlanasonixTransportError, match=r"\(Tried 3 times\.\)"):
                 style.call(here, read)
 
-    def test_a_read_is_waited_for_until_the_caller_has_no_more_time(
-        self, style: CallStyle, raw_server: RawServer
-    ) -> None:
+    def test_a_read_ends_at_the_callers_deadline(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(SILENCE)
         begun = time.monotonic()
         with pytest.raises(PlanasonixTransportError, match="no answer in time"):
             style.call(make_config(raw_server.url, read_timeout=60.0), read, style.policy(until=style.clock.now + 0.2))
         assert time.monotonic() - begun < 60
 
-    def test_a_start_is_waited_for_all_the_same(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_start_may_end_after_the_callers_deadline(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(SILENCE)
         begun = time.monotonic()
         with pytest.raises(PlanasonixTransportError, match="no answer in time"):
             style.call(make_config(raw_server.url, read_timeout=1.0), start, style.policy(until=style.clock.now + 0.05))
         assert time.monotonic() - begun >= 1
 
-    def test_a_kept_connection_has_the_time_of_each_request(self, server: Simulator) -> None:
+    def test_each_request_on_a_connection_has_its_own_timeout(self, server: Simulator) -> None:
         with Client(make_config(server.url)) as client:
             for _ in range(3):
                 assert list(client.list_jobs()) == []
                 client._timeout._end = 0.0  # long ago
 
-    def test_a_process_that_ends_has_two_and_a_half_seconds_a_try_and_five_in_all(self) -> None:
+    def test_a_killed_process_has_two_and_a_half_seconds_per_try_and_five_in_total(self) -> None:
         seconds_a_try = make_config("http://127.0.0.1:9").with_short_timeouts().total_timeout
         assert (seconds_a_try, ON_KILL.max_seconds + seconds_a_try) == (2.5, 5.0)
 
@@ -676,7 +676,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         "content", [None, "", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
     )
-    def test_a_ca_bundle_that_cannot_be_read_is_named(self, kind: Any, tmp_path: Path, content: str | None) -> None:
+    def test_an_error_names_an_unreadable_ca_bundle(self, kind: Any, tmp_path: Path, content: str | None) -> None:
         bundle = tmp_path / "ca.pem"
         if content is not None:
             bundle.write_text(content)
@@ -689,7 +689,7 @@ class TestConfiguration:
 
     @pytest.mark.parametrize("kind", [Client, AsyncClient])
     @pytest.mark.parametrize("address", ["https://x\x00y", "https://a..ü.example", "https://[::1"])
-    def test_an_address_that_is_none_is_named(self, kind: Any, address: str) -> None:
+    def test_an_invalid_url_is_refused(self, kind: Any, address: str) -> None:
         with pytest.raises(PlanasonixConfigurationError, match="is no usable address"):
             kind(make_config(address))
 
@@ -701,14 +701,12 @@ class TestConfiguration:
             ({"verify": "/nowhere/ca.pem"}, "in the extra of Airflow connection 'planasonix_eu' is true, false"),
         ],
     )
-    def test_what_cannot_be_used_is_refused_with_the_airflow_connection_that_says_it(
-        self, kind: Any, here: dict[str, str], words: str
-    ) -> None:
+    def test_an_error_names_the_airflow_connection(self, kind: Any, here: dict[str, str], words: str) -> None:
         with pytest.raises(PlanasonixConfigurationError) as refused:
             kind(make_config(**{"base_url": "https://127.0.0.1:9", "conn_id": "planasonix_eu", **here}))
         assert words in refused.value.message
 
-    def test_one_tls_context_serves_the_process(self, mocker: MockerFixture, tmp_path: Path) -> None:
+    def test_all_clients_share_one_tls_context(self, mocker: MockerFixture, tmp_path: Path) -> None:
         made = mocker.spy(ssl, "create_default_context")
         bundle = tmp_path / "ca.pem"
         bundle.write_bytes(Path(certifi.where()).read_bytes())
@@ -717,10 +715,10 @@ class TestConfiguration:
         assert made.call_count == 1
 
 
-def test_a_socket_rests_between_two_looks_and_is_used_again(server: Simulator, mocker: MockerFixture) -> None:
+def test_a_connection_is_reused_after_45_idle_seconds(server: Simulator, mocker: MockerFixture) -> None:
     opened = mocker.spy(anyio, "connect_tcp")
     passed = [0.0]
-    # httpx's clock alone: the server's event loop goes by time.monotonic(), too.
+    # Only httpx's clock, because the server's event loop uses time.monotonic(), too.
     shifted = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
     mocker.patch("httpcore._async.http11.time", shifted)
 
@@ -745,22 +743,20 @@ class TestRetries:
         assert len(server.requests) == 1 + 14 + 1
         assert server.faults.pending() == []
 
-    def test_a_policy_may_be_given_for_one_request(self, raw_server: RawServer) -> None:
+    def test_one_request_can_have_its_own_policy(self, raw_server: RawServer) -> None:
         raw_server.respond_with(response(500))
         with Client(make_config(raw_server.url), sleep=lambda _: None) as client, pytest.raises(PlanasonixError):
             client.send(routes.get_job("job_1"), NO_RETRY)
         assert len(raw_server.requests) == 1
 
 
-class TestPace:
+class TestRateLimit:
     """All clients of a key share its rate limit."""
 
     SCARCE = response(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="42")
     EMPTY = response(200, {"data": JOB}, X_RateLimit_Limit="120", X_RateLimit_Remaining="0")
 
-    def test_a_read_waits_for_its_turn_where_the_limit_runs_short(
-        self, style: CallStyle, raw_server: RawServer
-    ) -> None:
+    def test_a_read_is_delayed_if_few_requests_are_left(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(self.SCARCE)
         style.call(make_config(raw_server.url), read)
         assert style.clock.slept == []
@@ -768,27 +764,27 @@ class TestPace:
         assert sum(style.clock.slept) > 0
         assert len(raw_server.requests) == 2
 
-    def test_a_turn_is_waited_for_no_longer_than_there_is_time(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_the_delay_of_a_read_ends_at_its_deadline(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(self.EMPTY)
         style.call(make_config(raw_server.url), read)
         style.call(make_config(raw_server.url), read, style.policy(until=style.clock.now + 7))
         assert sum(style.clock.slept) == pytest.approx(7)
 
-    def test_a_start_and_a_cancel_do_not(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_starts_and_cancels_are_not_delayed(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(self.EMPTY, STARTED, ONE_JOB)
         style.call(make_config(raw_server.url), read)
         style.call(make_config(raw_server.url), start)
         style.call(make_config(raw_server.url), lambda client: client.cancel_job("job_1"))
         assert style.clock.slept == []
 
-    def test_who_comes_again_by_himself_waits_himself(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_a_caller_can_wait_for_the_rate_limit_itself(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(self.EMPTY)
         style.call(make_config(raw_server.url), read)
         style.call(make_config(raw_server.url), read, style.policy(respects_rate_limit=False))
         assert style.clock.slept == []
         assert style.pace.delay() > 0
 
-    def test_nobody_asks_while_a_429_wants_silence(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_no_request_is_sent_during_the_retry_after_of_a_429(self, style: CallStyle, raw_server: RawServer) -> None:
         raw_server.respond_with(error_response(429, Retry_After="100"), ONE_JOB)
         assert failure(style, make_config(raw_server.url)).retry_after == 100
         style.clock.now += 40
@@ -802,13 +798,15 @@ class TestPace:
         style.clock.now += 60
         assert style.call(make_config(raw_server.url), read).id == "job_1"
 
-    def test_but_for_the_cancel_of_a_task_that_is_being_killed(self, style: CallStyle, raw_server: RawServer) -> None:
+    def test_the_cancel_of_a_killed_task_is_sent_during_a_retry_after(
+        self, style: CallStyle, raw_server: RawServer
+    ) -> None:
         raw_server.respond_with(error_response(429, Retry_After="100"), ONE_JOB)
         failure(style, make_config(raw_server.url))
         assert style.call(make_config(raw_server.url), lambda client: client.cancel_job("job_1"), ON_KILL).id == "job_1"
 
-    def test_many_who_wait_at_once_go_one_after_another(self, style: CallStyle, raw_server: RawServer) -> None:
-        # The window lasts longer than all four wait: a new one would let them go at once.
+    def test_waiting_requests_are_sent_one_after_another(self, style: CallStyle, raw_server: RawServer) -> None:
+        # The window is longer than all four delays: a new window would end the delays at once.
         in_ten_minutes = str(int(time.time()) + 600)
         used = {"X_RateLimit_Limit": "120", "X_RateLimit_Remaining": "42", "X_RateLimit_Reset": in_ten_minutes}
         raw_server.respond_with(response(200, {"data": JOB}, **used))
@@ -827,7 +825,7 @@ class TestPace:
         asyncio.run(main())
         assert len(moments) == len(set(moments)) == 4
 
-    def test_clients_of_one_key_share_it(self) -> None:
+    def test_clients_of_one_key_share_a_rate_limiter(self) -> None:
         here = make_config("http://127.0.0.1:9")
         with Client(here) as first, Client(make_config(here.base_url)) as second:
             assert first.rate_limiter is second.rate_limiter
@@ -850,20 +848,22 @@ class TestImports:
 
 @pytest.mark.parametrize("cookie", ["a=b; Path=/", "a=ä", "ä=b"])
 def test_a_cookie_is_not_sent_back(style: CallStyle, raw_server: RawServer, cookie: str) -> None:
-    """One that is not ASCII would break every further request."""
+    """A cookie that is not ASCII would break every further request."""
     first = {"data": [], "meta": {"page": {"cursor": "next"}}}
     raw_server.respond_with(response(200, first, Set_Cookie=cookie), response(200, {"data": []}))
     assert style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs()) == []
     assert [seen.headers.get("cookie") for seen in raw_server.requests] == [None, None]
 
 
-def test_a_delete_has_no_answer(style: CallStyle, raw_server: RawServer) -> None:
+def test_a_delete_returns_nothing(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(response(204))
     assert style.call(make_config(raw_server.url), lambda client: client.delete_webhook("wh_1")) is None
     assert (raw_server.requests[0].method, raw_server.requests[0].path) == ("DELETE", "/api/v1/webhooks/wh_1")
 
 
-def test_the_openapi_document_is_asked_for_as_yaml_and_given_as_text(style: CallStyle, raw_server: RawServer) -> None:
+def test_the_openapi_document_is_requested_as_yaml_and_returned_as_text(
+    style: CallStyle, raw_server: RawServer
+) -> None:
     raw_server.respond_with(response(200, b"openapi: 3.1.0\n", **{"content-type": "application/yaml"}))
     assert style.call(make_config(raw_server.url), lambda client: client.get_openapi()) == "openapi: 3.1.0\n"
     assert raw_server.requests[0].headers["accept"] == "application/yaml"

@@ -31,39 +31,39 @@ KINDS = {
         (418, "PlanasonixResponseError"),
     ],
 )
-def test_each_status_has_its_kind(status: int, name: str) -> None:
+def test_each_status_has_its_exception(status: int, name: str) -> None:
     assert error_for_status(status).__name__ == name
 
 
-def test_no_status_is_left_without_an_error() -> None:
+def test_every_status_has_an_exception() -> None:
     assert all(issubclass(error_for_status(status), PlanasonixResponseError) for status in HTTPStatus)
 
 
-def test_each_kind_has_a_word_of_its_own() -> None:
+def test_each_exception_has_its_own_kind() -> None:
     assert len(KINDS) == 16
     assert PlanasonixError.kind not in KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_makes_the_same_error_again(kind: str) -> None:
+def test_an_exception_is_recreated_from_its_kind(kind: str) -> None:
     made = error_of(kind, "What was said.")
     assert type(made) is KINDS[kind]
     assert (made.message, str(made)) == ("What was said.", "What was said.")
 
 
-def test_a_kind_of_another_version_is_still_an_error_of_this_package() -> None:
+def test_an_unknown_kind_becomes_the_base_class() -> None:
     made = error_of("of_tomorrow", "What was said.")
     assert (type(made), made.message) == (PlanasonixError, "What was said.")
 
 
-def test_a_reworded_error_stays_the_same_error() -> None:
+def test_set_message_keeps_all_other_attributes() -> None:
     error = PlanasonixResponseError("Before.", status=409, existing_job_id="job_1")
     error.set_message("After.")
     assert (str(error), error.status, error.existing_job_id) == ("After.", 409, "job_1")
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
-def test_an_error_goes_from_process_to_process(kind: type[PlanasonixError]) -> None:
+def test_an_exception_can_be_pickled(kind: type[PlanasonixError]) -> None:
     error = kind("What was said.")
     error.hint = "kept"  # type: ignore[attr-defined]
     copy = pickle.loads(pickle.dumps(error))

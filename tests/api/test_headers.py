@@ -42,21 +42,21 @@ class TestRetryAfter:
     def test_is_seconds_or_a_date(self, value: str, seconds: float | None) -> None:
         assert retry_after({"retry-after": value}) == seconds
 
-    def test_of_a_date_is_measured_by_the_servers_clock(self) -> None:
+    def test_a_date_is_compared_with_the_servers_clock(self) -> None:
         assert retry_after({"retry-after": "Thu, 27 Mar 2025 14:23:10 GMT", **THERE}) == 30
 
-    def test_is_nothing_where_there_is_none(self) -> None:
+    def test_is_none_without_the_header(self) -> None:
         assert retry_after({}) is None
 
 
 @given(st.text(), st.text())
-def test_no_retry_after_whatever_breaks_the_reader(value: str, date: str) -> None:
+def test_any_retry_after_can_be_read(value: str, date: str) -> None:
     seconds = retry_after({"retry-after": value, "date": date})
     assert seconds is None or seconds >= 0
 
 
-class TestTheAllowance:
-    def test_says_how_much_is_left_and_for_how_long(self) -> None:
+class TestRateLimit:
+    def test_has_the_remaining_requests_and_seconds(self) -> None:
         headers = {"x-ratelimit-limit": "1200", "x-ratelimit-remaining": "1190"}
         reset = {"x-ratelimit-reset": str(int(NOW.timestamp()) + 45)}
         assert rate_limit(headers | reset) == RateLimit(1200, 1190, 45)
@@ -64,18 +64,18 @@ class TestTheAllowance:
         assert rate_limit(headers) == RateLimit(1200, 1190, 60)
 
     @pytest.mark.parametrize("reset", ["0", "30", "9999999999", "-5", "noon", "1" * 40])
-    def test_takes_a_reset_that_makes_no_sense_for_a_minute(self, reset: str) -> None:
+    def test_an_invalid_reset_is_replaced_by_a_minute(self, reset: str) -> None:
         headers = {"x-ratelimit-limit": "1200", "x-ratelimit-remaining": "1190", "x-ratelimit-reset": reset}
         assert rate_limit(headers) == RateLimit(1200, 1190, 60)
 
-    def test_is_no_more_than_the_limit(self) -> None:
+    def test_remaining_is_at_most_the_limit(self) -> None:
         assert rate_limit({"x-ratelimit-limit": "10", "x-ratelimit-remaining": "99"}) == RateLimit(10, 10, 60)
 
     @pytest.mark.parametrize(("limit", "remaining"), [("", "5"), ("5", ""), ("0", "0"), ("many", "5"), ("5", "-1")])
-    def test_is_unknown_where_the_headers_do_not_tell_it(self, limit: str, remaining: str) -> None:
+    def test_is_none_if_the_headers_are_invalid(self, limit: str, remaining: str) -> None:
         assert rate_limit({"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining}) is None
 
 
-def test_the_servers_time_is_its_date_and_else_ours() -> None:
+def test_the_server_time_is_its_date_or_else_the_local_time() -> None:
     assert server_time(THERE) == NOW.replace(second=40)
     assert server_time({}) == server_time({"date": "noon"}) == NOW

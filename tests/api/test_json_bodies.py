@@ -41,17 +41,17 @@ ANYTHING = st.recursive(
         (b'{"a": -' + b"9" * 5_000 + b'.5, "b": "' + b"9" * 5_000 + b'"}', {"a": None, "b": "9" * 5_000}),
     ],
 )
-def test_what_cannot_be_stored_is_replaced(body: bytes, value: Any) -> None:
+def test_values_that_cannot_be_stored_are_replaced(body: bytes, value: Any) -> None:
     assert read_json(body, 100) == value
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\x00", b"<html>", b'"\x00"', b"[" * 300 + b"]" * 300])
-def test_what_is_not_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="at line 1"):
         read_json(body, 1_000)
 
 
-def test_what_is_nested_too_deep_is_left_out() -> None:
+def test_values_that_are_nested_too_deep_are_left_out() -> None:
     value: Any = "deep"
     for _ in range(MAX_DEPTH):
         value = [value]
@@ -60,8 +60,8 @@ def test_what_is_nested_too_deep_is_left_out() -> None:
 
 
 @given(ANYTHING)
-def test_what_was_read_can_be_stored(value: Any) -> None:
-    """As PostgreSQL, UTF-8 and MessagePack want it, and Airflow's serialization."""
+def test_every_result_can_be_stored(value: Any) -> None:
+    """In PostgreSQL, as UTF-8 and MessagePack, and by Airflow's serialization."""
     for read in (read_json(json.dumps(value).encode(), 1_000), make_storable(value)):
         text = json.dumps(read, allow_nan=False, ensure_ascii=False)
         text.encode()
@@ -105,12 +105,12 @@ def test_values_are_counted_without_a_copy_of_the_body() -> None:
 
 
 @pytest.mark.parametrize("text", ["[{," * 100, '\\"[{,' * 100, r"\\\\" * 7 + "," * 100, '\n,",' * 100])
-def test_texts_are_no_values(text: str) -> None:
+def test_commas_and_brackets_in_a_text_are_not_counted_as_values(text: str) -> None:
     assert read_json(json.dumps({"message": text}).encode(), 10) == {"message": text}
 
 
 @pytest.mark.parametrize("body", [b'"' + b"," * 1_000_000, b'"\\' * 500_000, b'["' * 500_000])
-def test_a_text_that_does_not_end_takes_no_time(body: bytes) -> None:
-    # The commas bring the number of values above the limit, so that texts are looked for.
+def test_an_unterminated_text_is_refused_quickly(body: bytes) -> None:
+    # The commas exceed the limit of values, so the parser searches for texts.
     with pytest.raises(ValueError, match=r"values|line 1"):
         read_json(b"," * 20 + body, 10)

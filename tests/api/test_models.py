@@ -29,13 +29,13 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("details", [{}, {"details": [{"field": "priority", "issue": "is unknown"}]}])
-def test_an_error_is_written_back_without_loss(details: dict[str, Any]) -> None:
+def test_an_error_is_serialized_without_loss(details: dict[str, Any]) -> None:
     envelope = {"error": {"code": "invalid_request", "message": "The request is invalid.", **details}}
     assert ErrorEnvelope.model_validate(envelope).model_dump(mode="json", exclude_unset=True) == envelope
 
 
 @given(st.dictionaries(st.text(min_size=1).map("x_".__add__), JSON, max_size=4))
-def test_fields_that_the_reference_lacks_are_kept(unknown: dict[str, Any]) -> None:
+def test_fields_that_are_not_in_the_reference_are_kept(unknown: dict[str, Any]) -> None:
     job = {"id": "job_1", "status": "running", "metrics": {"rows_loaded": 1, **unknown}, **unknown}
     assert Job.model_validate_json(json.dumps(job)).model_dump(mode="json", exclude_unset=True) == job
 
@@ -49,7 +49,7 @@ def test_unknown_fields_of_an_envelope_are_kept(envelope: dict[str, Any]) -> Non
     ("model", "ends"),
     [(Job, {"succeeded", "failed", "cancelled"}), (Backfill, {"completed", "failed", "cancelled"})],
 )
-def test_only_the_ends_that_the_reference_names_are_ends(model: type[Job] | type[Backfill], ends: set[str]) -> None:
+def test_only_the_final_states_of_the_reference_are_final(model: type[Job] | type[Backfill], ends: set[str]) -> None:
     others = {"queued", "running", "cancelling", "succeeded", "completed", "paused", "SUCCEEDED", ""} - ends
     for status in ends | others:
         assert model(id="id_1", status=status).is_over is (status in ends), status
@@ -64,7 +64,7 @@ def test_a_time_is_aware_and_in_utc(text: str) -> None:
     assert created.utcoffset() == timedelta(0)
 
 
-def test_a_time_without_an_offset_is_taken_as_utc() -> None:
+def test_a_time_without_an_offset_is_in_utc() -> None:
     assert as_utc(datetime(2025, 1, 1)) == datetime(2025, 1, 1, tzinfo=UTC)  # noqa: DTZ001
     east = timezone(timedelta(hours=9))
     assert as_utc(datetime(2025, 1, 1, 9, tzinfo=east)).isoformat() == "2025-01-01T00:00:00+00:00"
@@ -78,7 +78,7 @@ def test_a_time_without_an_offset_is_taken_as_utc() -> None:
         ({"hint": "Ask."}, None, None),
     ],
 )
-def test_why_work_failed_may_come_as_bare_text(error: Any, code: str | None, message: str | None) -> None:
+def test_the_error_of_a_job_or_backfill_may_be_a_text(error: Any, code: str | None, message: str | None) -> None:
     for model in (Job, Backfill):
         work = model.model_validate({"id": "work_1", "status": "failed", "error": error})
         assert work.error is not None
@@ -86,22 +86,22 @@ def test_why_work_failed_may_come_as_bare_text(error: Any, code: str | None, mes
 
 
 @pytest.mark.parametrize("page", [{"data": []}, {"data": [], "meta": {"page": {"cursor": ""}}}])
-def test_a_page_that_names_no_cursor_is_the_last(page: dict[str, Any]) -> None:
+def test_a_page_without_a_cursor_is_the_last(page: dict[str, Any]) -> None:
     assert JobPage.model_validate(page).cursor is None
 
 
 @pytest.mark.parametrize("job", [{"status": "queued"}, {"id": "", "status": "queued"}, {"id": "job_1"}])
-def test_a_job_without_id_or_status_is_none(job: dict[str, Any]) -> None:
+def test_a_job_without_id_or_status_is_invalid(job: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Job.model_validate(job)
 
 
-def test_a_stub_of_results_has_no_tables() -> None:
+def test_results_of_a_running_job_have_no_tables() -> None:
     results = JobResultsEnvelope.model_validate({"data": {"job_id": "job_1", "status": "running"}}).content
     assert (results.tables, results.warnings) == ([], [])
 
 
-def test_a_model_does_not_change() -> None:
+def test_a_model_is_immutable() -> None:
     job = Job(id="job_1", status="queued")
     with pytest.raises(ValidationError, match="frozen"):
         job.status = "failed"
@@ -119,11 +119,11 @@ def test_a_model_does_not_change() -> None:
         ),
     ],
 )
-def test_an_odd_part_of_an_error_hides_nothing_of_the_rest(odd: dict[str, Any], left: dict[str, Any]) -> None:
+def test_an_invalid_part_of_an_error_hides_no_other_part(odd: dict[str, Any], left: dict[str, Any]) -> None:
     assert ErrorBody.model_validate(odd).model_dump(exclude_unset=True) == left
 
 
-#: By field, what cannot be read. Only the id and the state of a job are needed.
+#: Unreadable values by field. Only the id and the state of a job are required.
 UNREADABLE: dict[str, list[Any]] = {
     "type": [[], {}],
     "connection_id": [None, {"id": "conn_1"}],
@@ -137,7 +137,7 @@ UNREADABLE: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in UNREADABLE for value in UNREADABLE[field]])
-def test_a_field_of_a_job_that_cannot_be_read_is_none(field: str, value: Any) -> None:
+def test_an_unreadable_field_of_a_job_is_none(field: str, value: Any) -> None:
     job = Job.model_validate({"id": "job_1", "status": "succeeded", "pipeline_id": "pl_1", field: value})
     if field != "error" or value is None:
         assert getattr(job, field) is None
@@ -146,7 +146,7 @@ def test_a_field_of_a_job_that_cannot_be_read_is_none(field: str, value: Any) ->
 
 
 @pytest.mark.parametrize("value", [float("inf"), "Infinity", "many", 2**63, 1e300, []])
-def test_a_figure_that_cannot_be_read_is_none(value: Any) -> None:
+def test_an_unreadable_number_is_none(value: Any) -> None:
     job = Job.model_validate({"id": "job_1", "status": "running", "metrics": {"rows_loaded": value, "bytes_read": 7}})
     assert job.metrics is not None
     assert (job.metrics.rows_loaded, job.metrics.bytes_read) == (None, 7)
@@ -161,7 +161,7 @@ def test_a_figure_that_cannot_be_read_is_none(value: Any) -> None:
     ("error", "message"),
     [(["disk", "full"], "['disk', 'full']"), (7, "7"), ({"message": ["a"]}, None), ({"message": 7}, "7")],
 )
-def test_an_odd_error_of_work_is_kept_as_far_as_it_can_be_read(error: Any, message: str | None) -> None:
+def test_the_readable_part_of_an_invalid_error_is_kept(error: Any, message: str | None) -> None:
     failed = Job.model_validate({"id": "job_1", "status": "failed", "error": error})
     assert failed.error is not None
     assert failed.error.message == message
@@ -175,7 +175,7 @@ def test_a_long_text_is_shortened() -> None:
     assert (len(table.name), len(table.checksum or "")) == (2_000, 2_000)
 
 
-def test_odd_warnings_hide_no_table() -> None:
+def test_invalid_warnings_hide_no_table() -> None:
     results = JobResults.model_validate(
         {
             "job_id": "job_1",
@@ -194,7 +194,7 @@ def test_a_table_without_a_name_makes_results_unreadable() -> None:
 
 
 @pytest.mark.parametrize("odd", ["", "a/b", "..", "a b", "a?b"])
-def test_an_id_that_nobody_could_ask_for_makes_an_answer_unreadable(odd: str) -> None:
+def test_an_invalid_id_makes_a_response_unreadable(odd: str) -> None:
     with pytest.raises(ValidationError, match="allowed is an id as Planasonix gives it"):
         Job.model_validate({"id": odd, "status": "running"})
     with pytest.raises(ValidationError, match="allowed is an id as Planasonix gives it"):

@@ -15,7 +15,7 @@ from tests.support.raw_server import RawServer, Reaction, ReceivedRequest, error
 
 
 def pages(*chain: tuple[int, str | None]) -> Reaction:
-    """A list of pages, each of so many jobs and with a cursor for the next, that is asked for by the cursor before."""
+    """Return a reaction with pages; each has a number of jobs and the cursor of the next page."""
     by_cursor: dict[str | None, tuple[int, str | None]] = {}
     patience = iter(range(20 + len(chain)))
     asked: str | None = None
@@ -24,7 +24,7 @@ def pages(*chain: tuple[int, str | None]) -> Reaction:
         asked = cursor
 
     def react(request: ReceivedRequest) -> bytes:
-        if next(patience, None) is None:  # a list without an end is to fail its test, and not to hang it
+        if next(patience, None) is None:  # an endless list must fail its test instead of hanging it
             return error_response(404)
         asked = parse_qs(urlsplit(request.path).query).get("cursor", [None])[0]
         size, cursor = by_cursor[asked]
@@ -35,7 +35,7 @@ def pages(*chain: tuple[int, str | None]) -> Reaction:
 
 
 def cursors(raw_server: RawServer) -> list[str | None]:
-    """The cursors that were asked for."""
+    """Return the cursors of all requests."""
     return [parse_qs(urlsplit(seen.path).query).get("cursor", [None])[0] for seen in raw_server.requests]
 
 
@@ -53,7 +53,7 @@ def test_a_list_follows_the_cursors_to_its_end(style: CallStyle, raw_server: Raw
 @pytest.mark.parametrize(
     ("taken", "asked"), [(0, []), (1, [None]), (2, [None]), (3, [None, "a"]), (4, [None, "a"]), (5, [None, "a", "b"])]
 )
-def test_a_page_is_asked_for_when_its_first_item_is_wanted(
+def test_a_page_is_requested_when_its_first_item_is_needed(
     style: CallStyle, raw_server: RawServer, taken: int, asked: list[str | None]
 ) -> None:
     raw_server.respond_with(pages((2, "a"), (2, "b"), (2, None)))
@@ -64,7 +64,7 @@ def test_a_page_is_asked_for_when_its_first_item_is_wanted(
 @pytest.mark.parametrize(
     ("limit", "given", "asked"), [(1, 1, 1), (2, 2, 1), (3, 3, 2), (4, 4, 2), (5, 5, 3), (9, 6, 3)]
 )
-def test_a_limit_counts_in_all_and_asks_for_no_page_too_many(
+def test_the_limit_is_a_total_and_no_unneeded_page_is_requested(
     style: CallStyle, raw_server: RawServer, limit: int, given: int, asked: int
 ) -> None:
     raw_server.respond_with(pages((2, "a"), (2, "b"), (2, None)))
@@ -72,20 +72,20 @@ def test_a_limit_counts_in_all_and_asks_for_no_page_too_many(
     assert (len(jobs), len(raw_server.requests)) == (given, asked)
 
 
-def test_an_empty_page_in_between_ends_nothing(style: CallStyle, raw_server: RawServer) -> None:
+def test_an_empty_page_does_not_end_a_list(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(pages((1, "a"), (0, "b"), (1, None)))
     assert [job.id for job in style.take_items(make_config(raw_server.url), None, every_job)] == ["start_0", "b_0"]
 
 
 @pytest.mark.parametrize("limit", [10, None])
-def test_empty_pages_that_never_end_are_an_error(style: CallStyle, raw_server: RawServer, limit: int | None) -> None:
+def test_fifty_empty_pages_in_a_row_are_an_error(style: CallStyle, raw_server: RawServer, limit: int | None) -> None:
     raw_server.respond_with(pages((1, "a"), *((0, f"c{number}") for number in range(60))))
     with pytest.raises(PlanasonixUnreadableError, match=r"^GET /api/v1/jobs: 50 pages of the list in a row were empty"):
         style.take_items(make_config(raw_server.url), None, lambda client: client.list_jobs(limit=limit))
     assert len(raw_server.requests) == 51
 
 
-def test_fewer_in_a_row_end_nothing(style: CallStyle, raw_server: RawServer) -> None:
+def test_fewer_empty_pages_in_a_row_do_not_end_a_list(style: CallStyle, raw_server: RawServer) -> None:
     empty = [[(0, f"{name}{number}") for number in range(49)] for name in "ab"]
     raw_server.respond_with(pages(*empty[0], (1, "x"), *empty[1], (1, None)))
     assert len(style.take_items(make_config(raw_server.url), None, every_job)) == 2
@@ -104,9 +104,9 @@ def test_an_empty_list_is_one_request(style: CallStyle, raw_server: RawServer) -
         [(1, "a"), (1, "b"), (1, "a")],
         [(0, "a"), (0, "b"), (0, "c"), (0, "b")],
     ],
-    ids=["a page that names its own cursor", "a circle of two", "a circle that the first page is not in"],
+    ids=["page with its own cursor", "cycle of two pages", "cycle without the first page"],
 )
-def test_cursors_that_lead_in_a_circle_are_an_error(
+def test_a_cycle_of_cursors_is_an_error(
     style: CallStyle, raw_server: RawServer, circle: list[tuple[int, str | None]]
 ) -> None:
     raw_server.respond_with(pages(*circle))
@@ -116,7 +116,7 @@ def test_cursors_that_lead_in_a_circle_are_an_error(
     assert len(raw_server.requests) <= len(circle) + 2
 
 
-def test_an_error_between_pages_reaches_the_caller_after_what_came_before(raw_server: RawServer) -> None:
+def test_the_error_of_a_page_is_raised_after_the_items_before_it(raw_server: RawServer) -> None:
     raw_server.respond_with(pages((1, "a")), error_response(403))
     with Client(make_config(raw_server.url)) as client:
         jobs = client.list_jobs()
@@ -126,7 +126,7 @@ def test_an_error_between_pages_reaches_the_caller_after_what_came_before(raw_se
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_bad_argument_is_refused_at_once_and_not_at_the_first_step(kind: Any) -> None:
+def test_an_invalid_argument_raises_at_the_call_and_not_at_the_first_item(kind: Any) -> None:
     client = kind(make_config("http://127.0.0.1:9"))
     with pytest.raises(ValueError, match="limit"):
         client.list_jobs(limit=0)
@@ -134,7 +134,7 @@ def test_a_bad_argument_is_refused_at_once_and_not_at_the_first_step(kind: Any) 
         client.get_job("")
 
 
-def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(style: CallStyle, server: Simulator) -> None:
+def test_a_long_list_is_complete_and_has_no_duplicates(style: CallStyle, server: Simulator) -> None:
     with Client(make_config(server.url)) as client:
         started = [client.trigger_sync(f"conn_{number % 2}").id for number in range(103)]
     sent = len(server.requests)
@@ -147,14 +147,14 @@ def test_a_long_list_of_a_real_server_is_complete_and_without_doubles(style: Cal
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Operations) if not name.startswith("_")])
-def test_a_method_has_the_name_and_the_words_of_its_route(name: str) -> None:
+def test_a_method_has_the_name_and_the_docstring_of_its_route(name: str) -> None:
     with Client(make_config("http://127.0.0.1:9")) as client:
         method = getattr(client, name)
     assert method.__name__ == name
     assert method.__doc__ == getattr(Operations, name).__doc__ == getattr(routes, name).__doc__
 
 
-def test_every_method_gives_what_its_route_answers(style: CallStyle, server: Simulator) -> None:
+def test_methods_return_the_objects_of_the_server(style: CallStyle, server: Simulator) -> None:
     server.plan("conn_1", queued_seconds=60)
     here = make_config(server.url)
     started = style.call(here, lambda client: client.trigger_sync("conn_1", pipeline_id="pl_1"))

@@ -24,7 +24,7 @@ BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 
 class Key:
-    """A key with a rate limit, by a clock of its own."""
+    """An API key with a rate limit, on a simulated clock."""
 
     def __init__(self, limit: int, clock: Clock) -> None:
         self.clock = clock
@@ -35,7 +35,7 @@ class Key:
         return BEGAN + timedelta(seconds=self.clock.now)
 
     def ask(self, pace: RateLimiter | None = None) -> bool:
-        """Ask for something with the key, and let a process learn from the answer."""
+        """Send a request with the key, and update a rate limiter from the response."""
         allowance = self.limits.consume("key")
         self.asked += 1
         self.refused += allowance.is_exceeded
@@ -69,35 +69,35 @@ def headers(remaining: int, *, limit: int = 100, seconds: int = 50) -> dict[str,
     }
 
 
-class TestASilence:
-    def test_lasts_as_long_as_a_429_asks(self, pace: RateLimiter, clock: Clock) -> None:
+class TestARetryAfter:
+    def test_lasts_for_the_seconds_of_the_429(self, pace: RateLimiter, clock: Clock) -> None:
         pace.update(429, {"retry-after": "30"})
         clock.now += 10
         assert pace.retry_after_remaining() == 20
         clock.now += 30
         assert pace.retry_after_remaining() == 0
 
-    def test_is_not_cut_short_by_a_later_429_that_names_no_time(self, pace: RateLimiter) -> None:
+    def test_is_not_shortened_by_a_later_429_without_seconds(self, pace: RateLimiter) -> None:
         pace.update(429, {"retry-after": "30"})
         pace.update(429, {})
         assert pace.retry_after_remaining() == 30
 
-    def test_of_a_year_lasts_a_quarter_of_an_hour(self, pace: RateLimiter) -> None:
+    def test_of_a_year_is_limited_to_a_quarter_of_an_hour(self, pace: RateLimiter) -> None:
         pace.update(429, {"retry-after": "31536000"})
         assert pace.retry_after_remaining() == MAX_RETRY_AFTER_SECONDS
 
-    def test_is_not_what_an_outage_asks_for(self, pace: RateLimiter) -> None:
+    def test_of_a_503_is_ignored(self, pace: RateLimiter) -> None:
         pace.update(503, {"retry-after": "30"})
         assert pace.retry_after_remaining() == 0
 
 
-class TestARest:
-    def test_is_none_while_nothing_is_known(self, pace: RateLimiter) -> None:
+class TestADelay:
+    def test_is_zero_before_the_first_headers(self, pace: RateLimiter) -> None:
         assert pace.delay() == 0
         pace.update(200, {})
         assert pace.delay() == 0
 
-    def test_is_none_for_who_is_alone_while_half_is_left(self, clock: Clock) -> None:
+    def test_is_zero_for_a_single_process_while_half_is_left(self, clock: Clock) -> None:
         key, pace = Key(100, clock), RateLimiter(clock)
         for _ in range(49):
             assert pace.delay() == 0
@@ -105,35 +105,37 @@ class TestARest:
         key.ask(pace)
         assert pace.delay() > 0
 
-    def test_spreads_what_is_left_over_the_time_that_is_left(self, pace: RateLimiter) -> None:
+    def test_spreads_the_remaining_requests_over_the_remaining_time(self, pace: RateLimiter) -> None:
         for remaining in range(99, 39, -1):
             pace.update(200, headers(remaining))
         # 40 are left, of which 10 are for others.
         assert pace.delay() == pytest.approx(50 / 30)
 
-    def test_is_longer_the_more_others_there_are(self, pace: RateLimiter, clock: Clock) -> None:
+    def test_grows_with_the_requests_of_other_processes(self, pace: RateLimiter, clock: Clock) -> None:
         pace.update(200, headers(60))
         clock.now += 10
         pace.update(200, headers(30, seconds=40))
-        # Thirty and more for each one of its own: twenty that may be used within 40 s are less than one of its own.
+        # Others send over thirty requests for each of its own, so its share of the usable twenty is below one.
         crowd = (40 * 0.6 + 30) / (0.6 + 1)
         assert pace.delay() == pytest.approx(min(60, 40 / (20 / crowd)))
 
     @pytest.mark.parametrize(("remaining", "is_free"), [(1_128, True), (601, True), (600, False)])
-    def test_is_none_among_many_while_half_is_left(self, pace: RateLimiter, remaining: int, is_free: bool) -> None:
-        # Most of what is gone went before this process had asked for anything, as at each start of a worker.
+    def test_is_zero_among_many_processes_while_half_is_left(
+        self, pace: RateLimiter, remaining: int, is_free: bool
+    ) -> None:
+        # Others used most of it before this process sent a request, as after each start of a worker.
         pace.update(200, headers(remaining, limit=1_200))
         assert (pace.delay() == 0) is is_free
 
-    def test_knows_that_others_have_gone_on_meanwhile(self, pace: RateLimiter, clock: Clock) -> None:
+    def test_assumes_that_other_processes_have_continued(self, pace: RateLimiter, clock: Clock) -> None:
         pace.update(200, headers(80))
         clock.now += 10
         pace.update(200, headers(60, seconds=40))
         clock.now += 25
-        # By now, they have used what was left: it is the next window's turn, and not in its first moment.
+        # Others have used the rest by now, so it ends in the next window, but not in its first moment.
         assert pace.delay() > 15
 
-    def test_of_an_empty_key_goes_beyond_the_window_at_different_moments(self, clock: Clock) -> None:
+    def test_of_a_used_up_key_ends_in_the_next_window_at_random(self, clock: Clock) -> None:
         rests = []
         for lot in (0.0, 1.0):
             pace = RateLimiter(clock, lambda low, high, lot=lot: lot)
@@ -144,21 +146,21 @@ class TestARest:
         assert rests[0] == pytest.approx(20)
         assert rests[1] > 20
 
-    def test_is_never_long(self, pace: RateLimiter) -> None:
+    def test_is_limited(self, pace: RateLimiter) -> None:
         pace.update(200, headers(0, limit=1, seconds=900))
         assert pace.delay() == MAX_DELAY_SECONDS
         assert sum(pace.acquire()) == MAX_DELAY_SECONDS
 
-    def test_is_none_where_the_headers_are_nonsense(self, pace: RateLimiter) -> None:
+    def test_is_zero_if_the_headers_are_invalid(self, pace: RateLimiter) -> None:
         pace.update(200, dict.fromkeys(headers(1), "⅔"))
         assert pace.delay() == 0
 
-    def test_minds_no_answers_that_come_in_another_order(self, pace: RateLimiter) -> None:
+    def test_tolerates_responses_in_another_order(self, pace: RateLimiter) -> None:
         for remaining in (90, 70, 71, 72, 69, 60, 65, 40):
             pace.update(200, headers(remaining))
         assert 50 / 30 < pace.delay() < 50 * 10 / 30
 
-    def test_begins_anew_with_a_new_window(self, pace: RateLimiter, clock: Clock) -> None:
+    def test_starts_over_in_a_new_window(self, pace: RateLimiter, clock: Clock) -> None:
         pace.update(200, headers(99))
         pace.update(200, headers(2))
         assert pace.delay() > 50
@@ -167,7 +169,7 @@ class TestARest:
             pace.update(200, headers(remaining))
         assert pace.delay() < 5
 
-    def test_is_taken_in_turn(self, pace: RateLimiter, clock: Clock) -> None:
+    def test_separates_consecutive_requests(self, pace: RateLimiter, clock: Clock) -> None:
         for remaining in range(99, 39, -1):
             pace.update(200, headers(remaining))
         moments = []
@@ -178,7 +180,7 @@ class TestARest:
         apart = [later - sooner for sooner, later in pairwise(moments)]
         assert min(apart) > 1
 
-    def test_that_takes_long_is_told_once_a_minute(self, pace: RateLimiter, caplog: pytest.LogCaptureFixture) -> None:
+    def test_that_is_long_is_logged_once_a_minute(self, pace: RateLimiter, caplog: pytest.LogCaptureFixture) -> None:
         pace.update(200, headers(0))
         with caplog.at_level(logging.INFO):
             pace.delay()
@@ -190,7 +192,7 @@ class TestARest:
 
 
 class Process:
-    """A worker's process: starts a job, looks once an interval until it is over, and fetches the results."""
+    """A worker process that starts a job, polls it once per interval until its end, and fetches the results."""
 
     def __init__(self, key: Key, lots: random.Random, *, paced: bool) -> None:
         self.key = key
@@ -199,7 +201,7 @@ class Process:
         self.pace = RateLimiter(key.clock, lots.uniform)
 
     def live(self, job_seconds: float, interval: float = 10.0) -> Iterator[float]:
-        """Do all that; yield the seconds that pass meanwhile."""
+        """Run the process; yield the seconds until its next step."""
         yield from self.ask(can_wait=False)
         over = self.key.clock.now + job_seconds
         while True:
@@ -235,20 +237,20 @@ def run_forty(clock: Clock, *, seed: int, paced: bool) -> Key:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_forty_processes_that_know_nothing_of_each_other_keep_to_120_a_minute(clock: Clock, seed: int) -> None:
+def test_forty_independent_processes_stay_within_120_requests_a_minute(clock: Clock, seed: int) -> None:
     key = run_forty(clock, seed=seed, paced=True)
     assert key.refused <= 0.02 * key.asked
-    # The key is made use of, too.
+    # They must not stay far below the limit, either.
     assert key.asked / (clock.now / 60) > 40
 
 
-def test_without_a_pace_they_do_not(clock: Clock) -> None:
+def test_forty_processes_without_a_rate_limiter_exceed_the_limit(clock: Clock) -> None:
     key = run_forty(clock, seed=0, paced=False)
     assert key.refused > 0.1 * key.asked
 
 
 @pytest.mark.parametrize("others", [40, 65, 80, 100, 115])
-def test_a_process_that_began_among_many_looks_as_it_likes_once_it_is_alone(clock: Clock, others: int) -> None:
+def test_a_process_polls_without_delay_once_the_others_have_ended(clock: Clock, others: int) -> None:
     clock.now = 53.0  # the third second of a window
     key = Key(120, clock)
     pace = RateLimiter(clock, lambda low, high: high / 2)
@@ -266,7 +268,7 @@ def test_a_process_that_began_among_many_looks_as_it_likes_once_it_is_alone(cloc
     assert len(looks) >= 95
 
 
-def test_all_who_use_a_key_in_a_process_share_its_pace() -> None:
+def test_clients_of_one_key_and_host_share_a_rate_limiter() -> None:
     here, key = "https://api.planasonix.com", SecretStr("plnx_1")
     assert rate_limiter_for(here, key) is rate_limiter_for(here, SecretStr("plnx_1"))
     assert rate_limiter_for(here, key) is not rate_limiter_for(here, SecretStr("plnx_2"))

@@ -1,4 +1,4 @@
-"""The client and the reference hold each other: every route, and every body that the reference shows."""
+"""The client and the reference agree on every route, and on every body that the reference shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.api_reference import Example
 from tests.support.example_calls import EXAMPLE_CALLS, REQUESTS, ROUTE_BY_PATH, route_of, without_parameter_names
 
 
-def test_the_reference_has_seventeen_routes_and_each_is_ours() -> None:
+def test_the_client_has_the_seventeen_routes_of_the_reference() -> None:
     theirs = [(method, without_parameter_names(path)) for method, path in api_reference.routes()]
     assert len(theirs) == 17
     assert sorted(theirs) == sorted(ROUTE_BY_PATH)
@@ -31,13 +31,13 @@ def test_the_reference_shows_twenty_bodies() -> None:
 
 
 @pytest.mark.parametrize("example", [one for one in api_reference.examples() if one.status], ids=str)
-def test_an_answer_of_the_reference_is_written_back_without_loss(example: Example) -> None:
+def test_a_response_of_the_reference_is_serialized_without_loss(example: Example) -> None:
     reply = REQUESTS[route_of(example)].envelope.parse(json.dumps(example.body).encode())
     assert reply.model_dump(mode="json", exclude_unset=True, context={"reveal": True}) == example.body
 
 
 @pytest.mark.parametrize("example", [one for one in api_reference.examples() if not one.status], ids=str)
-def test_a_body_of_the_reference_can_be_sent(example: Example) -> None:
+def test_a_request_body_of_the_reference_can_be_sent(example: Example) -> None:
     route = route_of(example)
     assert getattr(routes, route)(**REQUESTS[route].ids, **example.body).body == example.body
 
@@ -48,7 +48,7 @@ def read(name: str) -> Any:
     return REQUESTS[name].envelope.parse(json.dumps(body).encode()).content
 
 
-def test_a_job_is_read_into_names_and_types() -> None:
+def test_a_job_has_typed_attributes() -> None:
     job = read("get_job")
     assert (job.id, job.status, job.type) == ("job_01jq8syncabc", "running", "connection_sync")
     assert (job.connection_id, job.pipeline_id) == ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", "pl_01hqxyz")
@@ -57,7 +57,7 @@ def test_a_job_is_read_into_names_and_types() -> None:
     assert (job.metrics.rows_extracted, job.metrics.rows_loaded, job.metrics.bytes_read) == (45210, 44802, 67108864)
 
 
-def test_an_envelope_gives_what_was_asked_for() -> None:
+def test_an_envelope_has_the_requested_object() -> None:
     assert read("trigger_sync").id == "job_01jq8syncabc"
     assert read("cancel_job").cancel_requested_at == datetime(2025, 3, 27, 14, 30, tzinfo=UTC)
     assert read("get_job_results").tables[0].rows_loaded == 44802
@@ -74,7 +74,7 @@ def test_an_envelope_gives_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("name", ["create_webhook", "rotate_webhook_secret"])
-def test_a_signing_secret_is_handed_over_and_shown_to_nobody(name: str) -> None:
+def test_a_signing_secret_is_returned_but_not_shown(name: str) -> None:
     value = read(name)
     secret = value.signing_secret.get_secret_value()
     assert secret.startswith("whsec_01jq8")

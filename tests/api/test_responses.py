@@ -48,7 +48,7 @@ def envelope(**error: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_a_success_gives_what_its_envelope_holds(status: int) -> None:
+def test_a_success_returns_the_content_of_its_envelope(status: int) -> None:
     job = parse_response(GET_JOB, answer(status, {"data": JOB}))
     assert (job.id, job.status) == ("job_1", "running")
 
@@ -73,7 +73,7 @@ def test_a_success_gives_what_its_envelope_holds(status: int) -> None:
         (599, "599 (some_code", "try again later"),
     ],
 )
-def test_a_refusal_says_what_was_asked_what_came_back_and_what_to_do(status: int, phrase: str, advice: str) -> None:
+def test_an_error_names_the_request_the_status_and_the_solution(status: int, phrase: str, advice: str) -> None:
     error = refusal(status, envelope(), x_request_id="req_1")
     fallback = PlanasonixServerError if status >= 500 else PlanasonixResponseError
     assert type(error) is BY_STATUS.get(status, fallback)
@@ -84,7 +84,7 @@ def test_a_refusal_says_what_was_asked_what_came_back_and_what_to_do(status: int
     assert error.message.endswith(" [request id req_1]")
 
 
-def test_a_refusal_of_the_reference_reads_as_a_sentence() -> None:
+def test_an_error_has_all_details() -> None:
     details = [{"field": "priority", "issue": "is unknown"}, {"field": "metadata", "issue": "is too large"}]
     error = refusal(400, envelope(details=details), request_id="req_2")
     assert error.message == (
@@ -97,22 +97,24 @@ def test_a_refusal_of_the_reference_reads_as_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("detail", "words"), [({"issue": "is unknown"}, "; is unknown. "), ({"field": "priority"}, "; priority. ")]
 )
-def test_a_detail_may_lack_a_part(detail: dict[str, str], words: str) -> None:
+def test_a_detail_may_lack_its_field_or_its_issue(detail: dict[str, str], words: str) -> None:
     error = refusal(400, envelope(details=[detail]))
     assert words in error.message
     assert "None" not in error.message
 
 
 @pytest.mark.parametrize(
-    "body", [envelope(existing_job_id="job_2"), {**envelope(), "existing_job_id": "job_2"}], ids=["inside", "beside"]
+    "body",
+    [envelope(existing_job_id="job_2"), {**envelope(), "existing_job_id": "job_2"}],
+    ids=["in the error", "beside the error"],
 )
-def test_a_conflict_names_the_job_in_the_way(body: dict[str, Any]) -> None:
+def test_a_conflict_names_the_active_job(body: dict[str, Any]) -> None:
     error = refusal(409, body)
     assert error.existing_job_id == "job_2"
     assert "in the way is job job_2" in error.message
 
 
-def test_a_conflict_may_name_no_job() -> None:
+def test_a_conflict_without_a_job() -> None:
     error = refusal(409, envelope())
     assert error.existing_job_id is None
     assert "in the way is" not in error.message
@@ -120,21 +122,21 @@ def test_a_conflict_may_name_no_job() -> None:
 
 @pytest.mark.parametrize("body", [b"", HTML, {"message": "no envelope"}, [1], envelope()])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_tells_where_to(status: int, body: Any) -> None:
+def test_a_redirect_names_its_target(status: int, body: Any) -> None:
     error = refusal(status, body, location="https://login.example.com/")
     assert "a redirect to https://login.example.com/" in error.message
     assert "Redirects are not followed" in error.message
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])
-def test_a_refusal_without_an_envelope_keeps_its_advice(status: int) -> None:
+def test_an_error_without_an_envelope_has_the_same_solution(status: int) -> None:
     assert (
         refusal(status, HTML).message.partition("page. ")[2] == refusal(status, envelope()).message.partition("). ")[2]
     )
 
 
 @pytest.mark.parametrize(("body", "words"), [(HTML, "404 Not Found with an HTML page."), (b"", "404 Not Found.")])
-def test_a_404_without_an_envelope_is_not_how_the_api_answers(body: bytes, words: str) -> None:
+def test_a_404_without_an_envelope_is_not_from_the_api(body: bytes, words: str) -> None:
     message = refusal(404, body).message
     assert words in message
     assert "check that the host of the Airflow connection is the API's" in message
@@ -167,29 +169,29 @@ def test_a_404_without_an_envelope_is_not_how_the_api_answers(body: bytes, words
         ),
     ],
 )
-def test_a_success_that_cannot_be_read_says_why(body: Any, words: str) -> None:
+def test_an_unreadable_success_names_the_reason(body: Any, words: str) -> None:
     message = unreadable(body, request_id="req_3")
     assert message.startswith(f"GET /api/v1/jobs/job_1: answered 200 OK {words}")
     assert "check that the host of the Airflow connection is the API's" in message
     assert message.endswith(" [request id req_3]")
 
 
-def test_html_is_known_by_its_type_too() -> None:
+def test_html_is_recognized_by_its_content_type_too() -> None:
     assert "with an HTML page" in unreadable(b"Sign in", content_type="text/html; charset=utf-8")
 
 
-def test_a_message_holds_nothing_of_a_body_that_cannot_be_read() -> None:
+def test_a_message_does_not_quote_an_unreadable_body() -> None:
     assert "whsec_1" not in unreadable({"data": {"id": ["whsec_1"], "status": {"a": "whsec_1"}}})
 
 
 @given(st.sampled_from([200, 202, 204, 302, 400, 409, 503, 799]), st.binary() | JSON.map(json.dumps).map(str.encode))
-def test_no_answer_whatever_breaks_the_reader(status: int, content: bytes) -> None:
+def test_any_invalid_response_raises_a_planasonix_error(status: int, content: bytes) -> None:
     for request in (GET_JOB, routes.trigger_sync("conn_1"), routes.list_jobs(), routes.get_job_results("job_1")):
         with pytest.raises(PlanasonixError):
             parse_response(request, RawResponse(status, {}, content))
 
 
-#: A page with rows that cannot be read, and two that can.
+#: A page with four unreadable rows and two readable ones.
 ODD_PAGE: dict[str, Any] = {
     "data": [
         {"id": "job_1", "status": "running", "duration_seconds": "Infinity", "created_at": 10**400, "error": ["a"]},
@@ -203,9 +205,7 @@ ODD_PAGE: dict[str, Any] = {
 }
 
 
-def test_rows_that_cannot_be_read_are_left_out_and_warned_of_once(
-    caplog: pytest.LogCaptureFixture, mocker: MockerFixture
-) -> None:
+def test_unreadable_rows_are_left_out_with_one_warning(caplog: pytest.LogCaptureFixture, mocker: MockerFixture) -> None:
     mocker.patch.object(responses, "_WARNED", set())
     eu = replace(answer(200, ODD_PAGE), connection="Airflow connection 'eu'")
     for _ in range(3):
@@ -225,25 +225,25 @@ def test_rows_that_cannot_be_read_are_left_out_and_warned_of_once(
     assert len(caplog.messages) == 3
 
 
-def test_a_row_of_a_list_needs_only_an_id_and_a_state() -> None:
+def test_a_row_of_a_list_requires_only_an_id_and_a_state() -> None:
     rows = [{"id": "bf_1", "status": "running", "job_ids": ["job 1"], "tables": 7, "progress_percent": "half"}]
     (backfill,) = parse_response(routes.list_backfills(), answer(200, {"data": rows})).data
     assert (backfill.id, backfill.status, backfill.job_ids, backfill.tables) == ("bf_1", "running", None, None)
 
 
 @pytest.mark.parametrize("cursor", [["c1"], {"after": "c1"}, True, 1.5])
-def test_a_cursor_that_cannot_be_read_does_not_end_a_list(cursor: Any) -> None:
-    """What follows would be missed."""
+def test_an_unreadable_cursor_is_an_error(cursor: Any) -> None:
+    """Otherwise, all following pages would be missed."""
     with pytest.raises(PlanasonixUnreadableError, match=r"meta\.page\.cursor"):
         parse_response(routes.list_jobs(), answer(200, {"data": [], "meta": {"page": {"cursor": cursor}}}))
 
 
-def test_a_list_that_is_none_is_unreadable() -> None:
+def test_an_object_instead_of_a_list_is_unreadable() -> None:
     with pytest.raises(PlanasonixUnreadableError, match="data: "):
         parse_response(routes.list_jobs(), answer(200, {"data": {"id": "job_1", "status": "running"}}))
 
 
-def test_a_page_that_names_its_own_cursor_is_unreadable() -> None:
+def test_a_page_with_its_own_cursor_is_unreadable() -> None:
     page = answer(200, {"data": [], "meta": {"page": {"cursor": "c1"}}})
     assert parse_response(routes.list_jobs(), page).cursor == "c1"
     with pytest.raises(PlanasonixUnreadableError, match="names itself as the next page"):

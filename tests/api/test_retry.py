@@ -49,7 +49,7 @@ from tests.support.raw_server import (
 
 
 class Case(NamedTuple):
-    """What a request meets, and how often each kind of request is then sent by a policy of three tries."""
+    """A response, and how often each kind of request is sent by a policy of three tries."""
 
     reaction: Reaction
     kind: type[PlanasonixError]
@@ -105,13 +105,13 @@ def failure(
 
 
 def patience(case: Case) -> dict[str, float]:
-    """Wait long for an answer that comes, and not for one that does not."""
+    """Return a short timeout if the server does not respond."""
     return {"read_timeout": 0.1} if case.reaction is SILENCE else {}
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("operation", [read, cancel])
-def test_a_read_and_a_cancel_are_sent_again_where_that_can_help(
+def test_reads_and_cancels_are_retried_after_transient_errors(
     style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], case: Case
 ) -> None:
     raw_server.respond_with(case.reaction)
@@ -120,9 +120,7 @@ def test_a_read_and_a_cancel_are_sent_again_where_that_can_help(
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_start_is_sent_again_only_where_the_first_did_nothing(
-    style: CallStyle, raw_server: RawServer, case: Case
-) -> None:
+def test_a_start_is_retried_only_if_it_had_no_effect(style: CallStyle, raw_server: RawServer, case: Case) -> None:
     raw_server.respond_with(case.reaction)
     failed = failure(style, raw_server.url, start, **patience(case))
     assert (type(failed), has_unknown_effect(failed)) == (case.kind, case.ambiguous)
@@ -131,11 +129,9 @@ def test_a_start_is_sent_again_only_where_the_first_did_nothing(
 
 
 @pytest.mark.parametrize("operation", [read, cancel, start])
-def test_a_connection_that_was_never_made_is_tried_again_for_all(
-    style: CallStyle, operation: Callable[[Any], Any]
-) -> None:
+def test_every_request_is_retried_after_a_failed_connection(style: CallStyle, operation: Callable[[Any], Any]) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound but not listening, so the port is ours and refuses connections
+        closed.bind(("127.0.0.1", 0))  # bound but not listening, so it refuses connections
         failed = failure(style, f"http://127.0.0.1:{closed.getsockname()[1]}", operation)
     assert type(failed) is PlanasonixTransportError
     assert not has_unknown_effect(failed)
@@ -143,7 +139,7 @@ def test_a_connection_that_was_never_made_is_tried_again_for_all(
 
 
 @pytest.mark.parametrize("operation", [read, read_results, cancel, start])
-def test_an_error_that_passes_leaves_no_trace(
+def test_a_retry_after_transient_errors_succeeds(
     style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any]
 ) -> None:
     good = {start: STARTED, read_results: response(200, {"data": {"job_id": "job_1", "status": "running"}})}
@@ -152,22 +148,20 @@ def test_an_error_that_passes_leaves_no_trace(
     assert len(raw_server.requests) == 3
 
 
-def test_an_error_of_another_kind_ends_the_trying(style: CallStyle, raw_server: RawServer) -> None:
+def test_a_permanent_error_ends_the_retries(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(500), error_response(404), ONE_JOB)
     failed = failure(style, raw_server.url, read)
     assert (type(failed), len(raw_server.requests)) == (PlanasonixNotFoundError, 2)
 
 
-def test_the_error_at_the_end_says_how_often_it_was_tried(style: CallStyle, raw_server: RawServer) -> None:
+def test_the_last_error_has_the_number_of_tries(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(500))
     assert failure(style, raw_server.url, read).message.endswith(" (Tried 3 times.)")
     assert "Tried" not in failure(style, raw_server.url, start).message
     assert "Tried" not in failure(style, raw_server.url, read, NO_RETRY).message
 
 
-def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(
-    style: CallStyle, raw_server: RawServer
-) -> None:
+def test_a_delay_is_random_up_to_a_bound_that_doubles_to_the_maximum(style: CallStyle, raw_server: RawServer) -> None:
     bounds: list[tuple[float, float]] = []
 
     def draw(low: float, high: float) -> float:
@@ -184,7 +178,7 @@ def test_a_wait_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_longest(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("operation", [read, start])
-def test_a_retry_after_is_obeyed_and_the_jitter_comes_on_top(
+def test_the_jitter_is_added_to_a_retry_after(
     style: CallStyle, raw_server: RawServer, operation: Callable[[Any], Any], status: int
 ) -> None:
     raw_server.respond_with(error_response(status, Retry_After="7"))
@@ -199,13 +193,13 @@ def test_a_retry_after_may_be_a_date(style: CallStyle, raw_server: RawServer) ->
     assert style.clock.slept == [30.0]
 
 
-def test_no_try_begins_after_the_time_is_over(style: CallStyle, raw_server: RawServer) -> None:
+def test_no_try_starts_after_max_seconds(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(500))
     failure(style, raw_server.url, read, style.policy(max_tries=100, max_seconds=10.0, first_wait=1.0, max_wait=4.0))
     assert style.clock.slept == [1.0, 2.0, 4.0]
 
 
-def test_no_try_begins_after_a_moment_that_the_caller_names(style: CallStyle, raw_server: RawServer) -> None:
+def test_no_try_starts_after_the_callers_deadline(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(500))
     policy = style.policy(max_tries=100, first_wait=1.0, max_wait=4.0, until=style.clock.now + 10.0)
     failure(style, raw_server.url, read, policy)
@@ -213,7 +207,7 @@ def test_no_try_begins_after_a_moment_that_the_caller_names(style: CallStyle, ra
     assert style.clock.slept == [1.0, 2.0, 4.0, 1.0]
 
 
-def test_the_time_that_the_tries_take_counts(style: CallStyle, raw_server: RawServer) -> None:
+def test_max_seconds_include_the_duration_of_the_tries(style: CallStyle, raw_server: RawServer) -> None:
     def slow(_: ReceivedRequest) -> bytes:
         style.clock.now += 4.0
         return error_response(500)
@@ -224,14 +218,16 @@ def test_the_time_that_the_tries_take_counts(style: CallStyle, raw_server: RawSe
 
 
 @pytest.mark.parametrize("seconds", ["120", "86400", "999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_retry_after_beyond_the_time_ends_at_once(style: CallStyle, raw_server: RawServer, seconds: str) -> None:
+def test_a_retry_after_beyond_max_seconds_ends_the_retries(
+    style: CallStyle, raw_server: RawServer, seconds: str
+) -> None:
     raw_server.respond_with(error_response(429, Retry_After=seconds))
     failed = failure(style, raw_server.url, read, RetryPolicy(clock=style.clock))
     assert isinstance(failed, PlanasonixRateLimitError)
     assert (len(raw_server.requests), style.clock.slept) == (1, [])
 
 
-def test_each_call_has_a_time_of_its_own(style: CallStyle, raw_server: RawServer) -> None:
+def test_each_call_has_its_own_max_seconds(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(500))
     policy = style.policy(max_seconds=2.0)
     for _ in range(2):
@@ -239,7 +235,7 @@ def test_each_call_has_a_time_of_its_own(style: CallStyle, raw_server: RawServer
     assert len(raw_server.requests) == 6
 
 
-def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
+def test_a_long_outage_is_logged_at_its_start_and_then_once_a_minute(
     style: CallStyle, raw_server: RawServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw_server.respond_with(error_response(500))
@@ -259,7 +255,7 @@ def test_a_long_outage_is_logged_at_its_beginning_and_then_once_a_minute(
     ]
 
 
-def test_requests_that_share_a_throttle_share_its_lines(
+def test_requests_with_a_shared_throttle_log_one_line(
     style: CallStyle, raw_server: RawServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw_server.respond_with(error_response(500))
@@ -274,22 +270,20 @@ def test_requests_that_share_a_throttle_share_its_lines(
     assert len(caplog.records) == 1
 
 
-def test_once_is_once(style: CallStyle, raw_server: RawServer) -> None:
+def test_no_retry_sends_one_request(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(429))
     failure(style, raw_server.url, read, NO_RETRY)
     assert (len(raw_server.requests), style.clock.slept) == (1, [])
 
 
-def test_last_words_fit_into_the_seconds_that_a_killed_process_is_given(
-    style: CallStyle, raw_server: RawServer
-) -> None:
+def test_a_killed_process_retries_for_less_than_five_seconds(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(500))
     failure(style, raw_server.url, cancel, replace(ON_KILL, clock=style.clock, uniform=max))
     assert len(raw_server.requests) > 3
     assert sum(style.clock.slept) < 5.0
 
 
-def test_the_default_ends_within_two_minutes(style: CallStyle, raw_server: RawServer) -> None:
+def test_the_default_policy_ends_within_two_minutes(style: CallStyle, raw_server: RawServer) -> None:
     raw_server.respond_with(error_response(503, Retry_After="15"))
     failure(style, raw_server.url, read, RetryPolicy(clock=style.clock, uniform=max))
     assert 60.0 < sum(style.clock.slept) < 120.0
@@ -316,7 +310,7 @@ def test_the_default_ends_within_two_minutes(style: CallStyle, raw_server: RawSe
     ],
     ids=repr,
 )
-def test_an_error_is_ambiguous_if_it_passes_and_may_have_done_something(
+def test_the_effect_is_unknown_after_a_transient_error_that_may_have_had_one(
     failed: BaseException, passing: bool, nothing: bool
 ) -> None:
     assert (is_transient(failed), had_no_effect(failed)) == (passing, nothing)
@@ -326,7 +320,7 @@ def test_an_error_is_ambiguous_if_it_passes_and_may_have_done_something(
 @pytest.mark.parametrize(
     ("kind", "status"), [("reset", None), ("cut", None), ("html", 502), ("status", 500), ("status", 503)]
 )
-def test_a_start_whose_answer_was_lost_makes_one_job(
+def test_a_start_with_a_lost_response_creates_one_job(
     style: CallStyle, server: Simulator, kind: Any, status: int | None
 ) -> None:
     server.fail(kind, route="trigger_sync", when="after", status=status)
@@ -335,7 +329,7 @@ def test_a_start_whose_answer_was_lost_makes_one_job(
 
 
 @pytest.mark.parametrize(("status", "headers"), [(429, {}), (503, {"Retry-After": "1"})])
-def test_a_start_that_was_refused_at_the_door_makes_one_job(
+def test_a_start_that_was_first_rejected_creates_one_job(
     style: CallStyle, server: Simulator, status: int, headers: dict[str, str]
 ) -> None:
     server.fail("status", route="trigger_sync", times=2, status=status, headers=headers)

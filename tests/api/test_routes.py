@@ -84,18 +84,18 @@ def test_a_server_sees_an_id_as_one_segment(server: Simulator, client: Client, g
     ]
 
 
-def test_a_route_names_itself_by_method_and_path() -> None:
+def test_the_text_of_a_request_is_its_method_and_path() -> None:
     assert str(routes.trigger_sync("conn_1", metadata={"a": "b"})) == "POST /api/v1/connections/conn_1/sync"
     assert str(routes.list_jobs(status="running")) == "GET /api/v1/jobs"
 
 
-def test_a_start_sends_what_was_given_and_nothing_else() -> None:
+def test_a_start_sends_only_the_given_fields() -> None:
     assert routes.trigger_sync("conn_1").body == {}
     full = routes.trigger_sync("conn_1", pipeline_id="pl_1", priority="low", metadata={"dag_id": "d", "n": 1})
     assert full.body == {"pipeline_id": "pl_1", "priority": "low", "metadata": {"dag_id": "d", "n": 1}}
 
 
-def test_a_backfill_sends_its_window_in_utc_and_nothing_that_was_not_given() -> None:
+def test_a_backfill_sends_its_window_in_utc_and_only_the_given_fields() -> None:
     plain = routes.trigger_backfill("conn_1", start_at="2025-01-01", end_at=datetime(2025, 3, 1, tzinfo=UTC))
     assert plain.body == {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
     full = routes.trigger_backfill(
@@ -120,7 +120,7 @@ def test_backfills_are_listed_by_connection_and_status() -> None:
     assert request.query == {"connection_id": "conn_1", "status": "running", "limit": 7}
 
 
-def test_two_requests_for_the_same_have_one_key() -> None:
+def test_equal_requests_have_the_same_key() -> None:
     assert routes.list_jobs(status="running").key == routes.list_jobs(status="running", pipeline_id=None).key
     assert routes.list_jobs(status="running").key != routes.list_jobs(status="queued").key
     assert routes.get_job("job_1").key != routes.get_job_results("job_1").key
@@ -140,11 +140,11 @@ class TestAWebhook:
             "http://[::1]/hook",
         ],
     )
-    def test_goes_to_https_or_to_this_very_machine(self, url: str) -> None:
+    def test_has_a_url_with_https_or_of_this_machine(self, url: str) -> None:
         body = routes.create_webhook(url, events=["job.failed"]).body
         assert body == {"url": url, "events": ["job.failed"]}
 
-    def test_has_a_secret_that_is_shown_nowhere(self) -> None:
+    def test_does_not_show_its_secret(self) -> None:
         secret = "whsec_0123456789"
         for either in (secret, SecretStr(secret)):
             request = routes.create_webhook(self.HOOK, events=["job.failed"], secret=either)
@@ -152,7 +152,7 @@ class TestAWebhook:
             assert secret not in repr(request)
             assert secret not in str(request)
 
-    def test_is_changed_only_where_something_is_given(self) -> None:
+    def test_update_sends_only_the_given_fields(self) -> None:
         assert routes.update_webhook("wh_1", enabled=False).body == {"enabled": False}
 
 
@@ -185,7 +185,7 @@ def test_a_list_has_the_maximum_number_of_items(route: str) -> None:
 
 
 @pytest.mark.parametrize(("limit", "page"), [(None, 100), (1, 1), (99, 99), (100, 100), (101, 100), (5000, 100)])
-def test_a_list_asks_for_no_larger_page_than_is_wanted_or_allowed(limit: int | None, page: int) -> None:
+def test_the_page_size_is_at_most_the_limit_and_the_maximum(limit: int | None, page: int) -> None:
     request = routes.list_jobs(limit=limit)
     assert (request.query["limit"], request.max_items) == (page, limit)
 
@@ -205,11 +205,11 @@ def test_a_list_asks_for_no_larger_page_than_is_wanted_or_allowed(limit: int | N
     ],
 )
 @pytest.mark.parametrize("bound", ["since", "until"])
-def test_a_bound_goes_out_in_utc(bound: str, given: datetime | str | None, sent: str | None) -> None:
+def test_a_bound_is_sent_in_utc(bound: str, given: datetime | str | None, sent: str | None) -> None:
     assert routes.list_jobs(**{bound: given}).query[bound] == sent  # type: ignore[arg-type]
 
 
-def test_a_server_sees_only_the_filters_that_were_given(server: Simulator, client: Client) -> None:
+def test_a_server_sees_only_the_given_filters(server: Simulator, client: Client) -> None:
     moment = datetime(2025, 3, 27, 14, 22, 10, tzinfo=timezone(timedelta(hours=-5)))
     list(client.list_jobs(connection_id="a&b", status="running", type="connection_sync", since=moment, until=moment))
     query = "connection_id=a%26b&type=connection_sync&status=running"

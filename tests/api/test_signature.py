@@ -21,7 +21,7 @@ VECTORS = json.loads((Path(__file__).parent.parent / "data" / "webhook_signature
 
 
 def check(**changes: Any) -> None:
-    """Verify a good delivery, with some changes."""
+    """Verify a valid delivery, with some changes."""
     delivery = {
         "body": BODY,
         "signature": sign(BODY, SECRET, SENT),
@@ -39,7 +39,7 @@ def test_signs_as_openssl_does(vector: dict[str, Any]) -> None:
 
 
 @given(body=st.binary(max_size=200), secret=st.text(min_size=1), sent=st.integers(0, 4_000_000_000))
-def test_what_is_signed_is_verified_and_nothing_else(body: bytes, secret: str, sent: int) -> None:
+def test_accepts_a_signed_body_but_not_a_changed_one(body: bytes, secret: str, sent: int) -> None:
     try:
         secret.encode()
     except UnicodeEncodeError:
@@ -56,7 +56,7 @@ def test_what_is_signed_is_verified_and_nothing_else(body: bytes, secret: str, s
         verify(body + b"x", **arguments)
 
 
-def test_takes_either_secret_while_one_is_rotated() -> None:
+def test_accepts_both_secrets_during_a_rotation() -> None:
     for order in ([SECRET, OTHER], [OTHER, SECRET]):
         check(secrets=order)
     with pytest.raises(InvalidSignatureError, match="fits no secret"):
@@ -72,7 +72,7 @@ def test_takes_either_secret_while_one_is_rotated() -> None:
         (timedelta(seconds=-61), "is 61 s ahead of the clock of this machine, allowed are 60 s: check that clock"),
     ],
 )
-def test_refuses_what_is_old_or_not_yet(age: timedelta, words: str | None) -> None:
+def test_refuses_a_timestamp_in_the_past_or_the_future(age: timedelta, words: str | None) -> None:
     if words is None:
         check(now=NOW + age)
     else:
@@ -100,13 +100,13 @@ def test_refuses_what_is_old_or_not_yet(age: timedelta, words: str | None) -> No
         ({"body": b""}, "fits no secret"),
     ],
 )
-def test_refuses_what_is_missing_malformed_or_forged(changes: dict[str, Any], words: str) -> None:
+def test_refuses_missing_malformed_or_forged_headers(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSignatureError, match=words) as refusal:
         check(**changes)
     assert SECRET.get_secret_value() not in str(refusal.value)
     assert "evt_1" not in str(refusal.value)
 
 
-def test_refuses_to_check_by_nothing() -> None:
+def test_requires_a_secret() -> None:
     with pytest.raises(ValueError, match="secrets: got none"):
         check(secrets=[])
