@@ -24,7 +24,7 @@ from planasonix_provider.waiting import cancellation, shared_client
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a command."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -49,20 +49,20 @@ QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
 
 @pytest.fixture(autouse=True)
 def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long to wait between two tries is tested where it is decided; here it would only be slept away."""
+    """Retries have no delay here; other tests check the delays."""
     monkeypatch.setattr(runner, "INTERACTIVE_RETRY", replace(runner.INTERACTIVE_RETRY, uniform=lambda low, high: 0.0))
     monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
 def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulator's jobs are quick, too."""
+    """Cancelled jobs are polled often, because the simulator's jobs are short."""
     monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
-    """A command gives back what it has taken of the process."""
+    """Checks that a command restores the state of the process."""
     before = _of_the_process()
     yield
     assert _of_the_process() == before
@@ -75,7 +75,7 @@ def _of_the_process() -> list[Any]:
 
 @pytest.fixture
 def shell(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Types a command, where nobody sits at a terminal."""
+    """Runs a command without a terminal."""
 
     def run(*arguments: str) -> Ran:
         try:
@@ -87,7 +87,7 @@ def shell(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-#: Those who wait for something to happen, during one test, and what did not.
+#: The threads that wait for requests in one test, and a message for each wait that failed.
 _watchers: list[threading.Thread] = []
 _in_vain: list[str] = []
 _is_over = threading.Event()
@@ -95,7 +95,7 @@ _is_over = threading.Event()
 
 @pytest.fixture(autouse=True)
 def _nobody_watches_in_vain() -> Iterator[None]:
-    """Whoever waited for what did not happen does nothing any more, least of all to the next test."""
+    """Ends the waiting threads with their test, and fails if one has waited in vain."""
     _is_over.clear()
     yield
     _is_over.set()
@@ -107,7 +107,7 @@ def _nobody_watches_in_vain() -> Iterator[None]:
 
 
 def when(simulator: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
-    """Do something the moment that a route has been asked for so many times."""
+    """Call a function in a thread as soon as a route has been requested this many times."""
 
     def watch() -> None:
         while [request.route for request in simulator.requests].count(route) < times:
@@ -122,7 +122,7 @@ def when(simulator: Simulator, route: str, act: Callable[[], object], *, times: 
 
 
 def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Do something, once, where the first request that fails is to be tried again: in the command's own thread."""
+    """Call a function once, before the first retry, in the thread of the command."""
     left = [act]
 
     def draw(low: float, high: float) -> float:
@@ -135,20 +135,20 @@ def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]
 
 @pytest.fixture
 def end_all_jobs(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Lets an hour pass for Planasonix, when it is called."""
+    """A function that moves Planasonix's clock forward by an hour."""
     now = simulator.workspace.clock
     return lambda: monkeypatch.setattr(simulator.workspace, "clock", lambda: now() + timedelta(hours=1))
 
 
 def press(number: int = signal.SIGINT) -> None:
-    """Press Ctrl-C, or send another signal to whoever runs."""
+    """Send a signal to this process, by default that of Ctrl-C."""
     os.kill(os.getpid(), number)
 
 
 class Terminal:
-    """Somebody sits there: sees what is said, and answers.
+    """A terminal with a user who reads the output and answers.
 
-    :param answers: each a text that is waited for, and what is done when it is there.
+    :param answers: pairs of a text to wait for, and the input to type or the function to call then.
     """
 
     def __init__(self, *answers: tuple[str, Callable[[], object] | str]) -> None:
@@ -179,7 +179,7 @@ class Terminal:
                 answer()
 
     def close(self) -> None:
-        """Stand up."""
+        """Close the terminal."""
         self.stdin.close()
         self.stderr.close()
         self._reader.join(60)
@@ -190,7 +190,7 @@ class Terminal:
 def at_a_terminal(
     simulator: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
-    """Types a command at a terminal; stdout leads elsewhere, as in a pipe."""
+    """Runs a command at a terminal; stdout is redirected, as in a pipe."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
 

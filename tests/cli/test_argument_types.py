@@ -9,7 +9,7 @@ from planasonix_provider.cli import argument_types
 from planasonix_provider.cli.argument_types import UsageError
 
 
-def test_metadata_comes_in_pairs_or_as_an_object() -> None:
+def test_metadata_is_given_as_pairs_or_as_an_object() -> None:
     assert argument_types.metadata("--metadata", None) is None
     assert argument_types.metadata("--metadata", ["a=1", ' {"b": 2}', "c=x=y", "a="]) == {"a": "", "b": 2, "c": "x=y"}
 
@@ -29,12 +29,12 @@ def test_metadata_comes_in_pairs_or_as_an_object() -> None:
     ],
     ids=lambda text: text[:10],
 )
-def test_other_metadata_is_refused(text: str) -> None:
+def test_invalid_metadata_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--metadata: got "):
         argument_types.metadata("--metadata", [text])
 
 
-def test_words_come_one_by_one_or_with_commas() -> None:
+def test_a_list_is_repeated_options_or_separated_by_commas() -> None:
     assert argument_types.split_list(None) is None
     assert argument_types.split_list(["a, b", "c", ","]) == ["a", "b", "c"]
 
@@ -63,19 +63,19 @@ def test_a_time_may_be_an_age(monkeypatch: pytest.MonkeyPatch, age: str, time: d
 
 
 @pytest.mark.parametrize("text", ["soon", "7", "7 d", "-7d", "1.5h", "7D", "7y", "99999w", "999999d", "\u0667d", ""])
-def test_other_times_are_refused(text: str) -> None:
+def test_invalid_times_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--since: got '.*', allowed is a time such as 2025-01-01T00:00:00Z, or an"):
         argument_types.parse_time("--since", text)
 
 
-def test_a_secret_has_no_line_break_at_its_end(tmp_path: Path) -> None:
+def test_the_line_break_after_a_secret_is_removed(tmp_path: Path) -> None:
     (tmp_path / "s").write_text(" s e \r\n")
     secret = argument_types.secret("--secret-from", str(tmp_path / "s"))
     assert secret is not None
     assert secret.get_secret_value() == " s e "
 
 
-def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused_without_showing_it(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"\xff\xfe secret")
     with pytest.raises(UsageError, match=r"^--secret-from: .*\(it is not a text file\)") as refusal:
         argument_types.secret("--secret-from", str(tmp_path / "s"))
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_text_is_refused_without_showing_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "given", ["whsec_0123456789012345", "~nosuch/whsec_0123456789012345", "/nowhere/whsec_0123456789012345"]
 )
-def test_a_secret_in_the_place_of_its_file_is_refused_without_showing_it(given: str) -> None:
+def test_a_secret_instead_of_its_file_is_refused_without_showing_it(given: str) -> None:
     with pytest.raises(UsageError, match=r"^--secret-from: allowed is a file that contains the secret") as refusal:
         argument_types.secret("--secret-from", given)
     assert "whsec_" not in str(refusal.value)

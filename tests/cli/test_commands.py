@@ -1,4 +1,4 @@
-"""The same commands in Airflow's parser and in that of ``python -m``; all routes of the API within reach."""
+"""Airflow's parser and ``python -m`` have the same commands, which cover all routes of the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.example_calls import EXAMPLE_CALLS
 from tests.support.scenarios import CONNECTION, routes_asked
 
 AIRFLOW = Version(version("apache-airflow"))
-takes_commands = pytest.mark.skipif(Version("3.2") > AIRFLOW, reason="Airflow takes commands of providers from 3.2 on")
+takes_commands = pytest.mark.skipif(Version("3.2") > AIRFLOW, reason="commands of providers need Airflow 3.2")
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 
 
@@ -41,7 +41,7 @@ COMMANDS = dict(commands())
 
 
 def described(made: argparse.ArgumentParser) -> dict[str, object]:
-    """Say what a parser takes."""
+    """Return the subcommands or the options of a parser."""
     (subparsers,) = [action for action in made._actions if isinstance(action, argparse._SubParsersAction)] or [None]
     if subparsers:
         return {name: described(one) for name, one in subparsers.choices.items()}
@@ -75,17 +75,15 @@ def test_airflow_has_the_same_commands() -> None:
     assert described(subparsers.choices["planasonix"]) == described(new_parser())
 
 
-@pytest.mark.skipif(Version("3.2") <= AIRFLOW, reason="here it has")
-def test_an_older_airflow_has_no_such_command_and_does_not_mind() -> None:
+@pytest.mark.skipif(Version("3.2") <= AIRFLOW, reason="Airflow 3.2 and later have the commands")
+def test_airflow_before_3_2_works_without_the_commands() -> None:
     from airflow.cli.cli_parser import get_parser
 
     (subparsers,) = [action for action in get_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     assert "planasonix" not in subparsers.choices
 
 
-def test_what_airflow_is_given_is_what_its_parser_takes(
-    simulator: Simulator, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands_for_airflow_fit_its_parser(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
     from airflow.cli.cli_parser import _add_command
 
     made = argparse.ArgumentParser()
@@ -105,7 +103,7 @@ def test_what_airflow_is_given_is_what_its_parser_takes(
     assert "To wait for it: `airflow planasonix job job_" in capsys.readouterr().err
 
 
-def test_the_commands_are_known_before_anything_large_is_imported() -> None:
+def test_the_parser_imports_no_large_package() -> None:
     probe = (
         "import sys, planasonix_provider.__main__, planasonix_provider.cli.parser\n"
         "planasonix_provider.cli.parser.new_parser()\n"
@@ -134,7 +132,7 @@ def test_each_route_has_a_command(simulator: Simulator, shell: Run, tmp_path: Pa
     assert route in routes_asked(simulator)
 
 
-def test_the_page_names_every_command_and_option() -> None:
+def test_the_page_lists_every_command_and_option() -> None:
     for words, command in COMMANDS.items():
         assert re.search(rf"`{' '.join(words)}\b", PAGE), f"docs/command-line.md lacks {' '.join(words)}"
         for option in command.options:
@@ -142,7 +140,7 @@ def test_the_page_names_every_command_and_option() -> None:
             assert is_named, f"docs/command-line.md lacks {option.flags[-1]} of {' '.join(words)}"
 
 
-def test_the_page_has_the_exit_codes() -> None:
+def test_the_page_lists_every_exit_code() -> None:
     codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     codes = codes - {exit_codes.EXIT_SIGNAL} | {130, 143}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == codes

@@ -26,7 +26,7 @@ class TestLists:
         assert shell("jobs", "--until", "2025-01-01", "-o", "json").json == []
         assert shell("jobs", "--pipeline-id", "pl_0", "--type", "backfill", "-o", "json").json == []
 
-    def test_say_that_there_may_be_more(self, simulator: Simulator, shell: Run) -> None:
+    def test_report_that_there_may_be_more(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
         for _ in range(3):
             simulator.workspace.start_sync(CONNECTION)
@@ -43,7 +43,7 @@ class TestLists:
         assert shell("backfills", "--status", "failed", "-o", "json").json == []
 
     @pytest.mark.parametrize("listing", ["jobs", "backfills"])
-    def test_by_an_unknown_state_are_refused(self, simulator: Simulator, shell: Run, listing: str) -> None:
+    def test_of_an_unknown_state_are_refused(self, simulator: Simulator, shell: Run, listing: str) -> None:
         ran = shell(listing, "--status", "bogus")
         assert (ran.code, ran.out) == (2, "")
         assert "argument --status: invalid choice: 'bogus' (choose from " in ran.err
@@ -58,13 +58,13 @@ class TestLists:
             (("--since", "soon"), "--since: got 'soon', allowed is a time"),
         ],
     )
-    def test_of_nonsense_are_refused(self, shell: Run, arguments: tuple[str, ...], said: str) -> None:
+    def test_with_invalid_options_are_refused(self, shell: Run, arguments: tuple[str, ...], said: str) -> None:
         ran = shell("jobs", *arguments)
         assert (ran.code, ran.out) == (2, "")
         assert said in ran.err
 
 
-def test_nobody_who_sits_there_lets_others_go_first(
+def test_commands_do_not_wait_for_the_rate_limit(
     simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with travelling(monkeypatch) as travel:
@@ -77,7 +77,9 @@ def test_nobody_who_sits_there_lets_others_go_first(
 
 class TestAJob:
     @pytest.mark.parametrize("form", ["json", "yaml", "table", "plain"])
-    def test_shows_no_api_key_that_planasonix_sends_back(self, simulator: Simulator, shell: Run, form: str) -> None:
+    def test_does_not_show_an_api_key_that_planasonix_sends_back(
+        self, simulator: Simulator, shell: Run, form: str
+    ) -> None:
         told = f"Bearer {API_KEY} may not read it."
         simulator.plan(CONNECTION, outcome="failed", message=told, queued_seconds=0, running_seconds=0)
         job = simulator.workspace.start_sync(CONNECTION)
@@ -88,20 +90,20 @@ class TestAJob:
             assert API_KEY not in ran.out + ran.err
         assert "Bearer *** may not" in shell("job", job.id, "-o", "json").out
 
-    def test_is_shown_with_all_that_the_api_says(self, simulator: Simulator, shell: Run) -> None:
+    def test_is_shown_with_all_fields_of_the_api(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="disk_full", queued_seconds=0, running_seconds=0)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("job", job.id, "-o", "json")
-        assert ran.code == 0, "the answer is there, whatever it is"
+        assert ran.code == 0, "the request has succeeded, although the job has failed"
         assert ran.json["error"]["code"] == "disk_full"
         assert "error.code" in shell("job", job.id).out
 
-    def test_of_others_can_be_waited_for(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_others_started_can_be_waited_for(self, simulator: Simulator, shell: Run) -> None:
         job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("job", job.id, *QUICKLY)
         assert (ran.code, ran.json["status"], ran.json["tables_total"]) == (0, "succeeded", 1)
 
-    def test_of_others_is_left_by_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
+    def test_that_others_started_runs_on_after_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = at_a_terminal("job", job.id, *QUICKLY, answers=(("is running", press),))
@@ -112,7 +114,7 @@ class TestAJob:
         simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
         assert shell("job", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY).code == 3
 
-    def test_that_there_is_not_is_named(self, shell: Run) -> None:
+    def test_that_does_not_exist_is_an_error(self, shell: Run) -> None:
         ran = shell("job", "job_0", "--wait")
         assert (ran.code, ran.out) == (1, "")
         assert "GET /api/v1/jobs/job_0: answered 404 Not Found" in ran.err
@@ -161,13 +163,13 @@ class TestAWatch:
         monkeypatch.setattr(ShellHook, "get_backfill", lambda hook, _: hook.list_backfills().__next__())
         assert shell("watch", given, *QUICKLY[1:]).json["backfill_id"] == the_one(simulator).id
 
-    def test_out_of_time_leaves_the_job_running(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_times_out_leaves_the_job_running(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("watch", job.id, *QUICKLY[1:], "--timeout", "0.1")
         assert (ran.code, job.cancel_requested_at) == (5, None)
 
-    def test_is_left_by_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
+    def test_ends_with_ctrl_c_and_leaves_the_job_running(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = at_a_terminal("watch", job.id, *QUICKLY[1:], answers=(("is running", press),))
@@ -175,9 +177,7 @@ class TestAWatch:
         assert "[y/N" not in ran.err
 
     @pytest.mark.parametrize(("given", "route"), [("job_0", "jobs"), ("bf_0", "backfills")])
-    def test_of_neither_a_job_nor_a_backfill_says_so(
-        self, simulator: Simulator, shell: Run, given: str, route: str
-    ) -> None:
+    def test_of_an_unknown_id_is_an_error(self, simulator: Simulator, shell: Run, given: str, route: str) -> None:
         ran = shell("watch", given)
         assert (ran.code, ran.out) == (1, "")
         said = f"There is no job and no backfill with the id {given}. GET /api/v1/{route}/{given}: answered 404"
@@ -185,21 +185,19 @@ class TestAWatch:
         assert sorted(routes_asked(simulator)) == ["get_backfill", "get_job"]
 
 
-class TestResultsOfAJobThatRuns:
+class TestResultsOfARunningJob:
     @pytest.fixture
     def job_id(self, simulator: Simulator) -> str:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
         return simulator.workspace.start_sync(CONNECTION).id
 
-    def test_are_there_when_it_is_over(self, shell: Run, job_id: str) -> None:
+    def test_are_not_available_until_it_is_over(self, shell: Run, job_id: str) -> None:
         ran = shell("results", job_id)
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.startswith(f"Job {job_id} has no results yet: GET /api/v1/jobs/{job_id}/results: answered 409")
         assert ran.last_words.endswith(f"To wait until it is over: `python -m planasonix_provider job {job_id} --wait`")
 
-    def test_are_no_more_than_a_part_where_the_api_shows_them(
-        self, simulator: Simulator, shell: Run, job_id: str
-    ) -> None:
+    def test_are_partial_if_the_api_returns_them(self, simulator: Simulator, shell: Run, job_id: str) -> None:
         simulator.workspace.configure(results_policy="partial")
         ran = shell("results", job_id, "-o", "json")
         assert (ran.code, ran.json["status"]) == (0, "running")
@@ -230,7 +228,7 @@ class TestResultsOfAJobThatRuns:
     ],
     ids=str,
 )
-def test_an_id_of_the_other_kind_is_answered_with_its_command(shell: Run, typed: tuple[str, ...], meant: str) -> None:
+def test_an_id_of_the_other_kind_suggests_the_right_command(shell: Run, typed: tuple[str, ...], meant: str) -> None:
     ran = shell(*typed)
     assert ran.code == 1
     assert "answered 404" in ran.err
@@ -239,7 +237,7 @@ def test_an_id_of_the_other_kind_is_answered_with_its_command(shell: Run, typed:
 
 
 @pytest.mark.parametrize("command", [("job", "job_1"), ("backfill-status", "bf_1"), ("cancel", "job_1"), ("sync", "c")])
-def test_a_timeout_of_no_wait_is_refused(simulator: Simulator, shell: Run, command: tuple[str, ...]) -> None:
+def test_a_timeout_without_a_wait_is_refused(simulator: Simulator, shell: Run, command: tuple[str, ...]) -> None:
     ran = shell(*command, "--timeout", "30")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "--timeout: got a time without --wait, so there is nothing to wait for: add --wait.\n"
@@ -247,7 +245,7 @@ def test_a_timeout_of_no_wait_is_refused(simulator: Simulator, shell: Run, comma
 
 
 @pytest.mark.usefixtures("min_poll_seconds")
-def test_nobody_polls_without_a_pause(simulator: Simulator, shell: Run) -> None:
+def test_a_poll_interval_below_the_minimum_is_refused(simulator: Simulator, shell: Run) -> None:
     ran = shell("job", "job_1", "--wait", "--poll-interval", "0.1")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "--poll-interval: got '0.1', allowed is a number of seconds from 0.5, or a timedelta.\n"
@@ -263,7 +261,7 @@ def test_a_backfill_is_shown_or_waited_for(simulator: Simulator, shell: Run) -> 
 
 
 class TestACancel:
-    def test_of_a_job_is_asked_for(self, simulator: Simulator, shell: Run) -> None:
+    def test_of_a_job_is_requested(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("cancel", job.id, "-o", "json")
@@ -271,24 +269,24 @@ class TestACancel:
         assert ran.err == f"Job {job.id} was asked to cancel: it is {ran.json['status']}.\n"
         assert simulator.job(job.id).status in ENDED
 
-    def test_that_is_waited_for_is_done_when_it_is_over(self, simulator: Simulator, shell: Run) -> None:
+    def test_with_a_wait_ends_with_the_job(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
-    def test_of_what_is_over_is_no_error(self, simulator: Simulator, shell: Run) -> None:
+    def test_of_an_ended_job_is_no_error(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("cancel", job.id, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert ran.err == f"Job {job.id} is over: it is succeeded.\n"
 
-    def test_of_what_there_is_not_is_one(self, shell: Run) -> None:
+    def test_of_an_unknown_job_is_an_error(self, shell: Run) -> None:
         ran = shell("cancel", "job_0", "-o", "json")
         assert (ran.code, ran.out) == (1, "")
         assert "POST /api/v1/jobs/job_0/cancel: answered 404" in ran.err
 
-    def test_can_be_left(self, simulator: Simulator, shell: Run) -> None:
+    def test_can_be_interrupted(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         when(simulator, "get_job", press)
@@ -296,8 +294,8 @@ class TestACancel:
         assert (ran.code, ran.json["job_id"]) == (130, job.id)
         assert "It was asked to cancel." in ran.last_words
 
-    @pytest.mark.parametrize("more", [(), QUICKLY], ids=["", "--wait"])
-    def test_left_before_its_answer_says_that_nobody_knows(
+    @pytest.mark.parametrize("more", [(), QUICKLY], ids=["no wait", "--wait"])
+    def test_interrupted_before_the_response_has_an_unknown_effect(
         self, simulator: Simulator, shell: Run, more: tuple[str, ...]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
@@ -309,19 +307,19 @@ class TestACancel:
         assert "It is unknown whether it was asked to cancel. To wait for it again: `python" in ran.last_words
         assert ran.last_words.endswith(f"To cancel it: `python -m planasonix_provider cancel {job.id}`")
 
-    def test_of_no_id_at_all_is_refused(self, simulator: Simulator, shell: Run) -> None:
+    def test_of_an_invalid_id_is_refused(self, simulator: Simulator, shell: Run) -> None:
         for more in ((), ("--backfill",)):
             ran = shell("cancel", "a/b", *more)
             assert (ran.code, ran.out) == (2, "")
             assert ran.err.startswith(f"{'backfill' if more else 'job'}_id: got 'a/b', allowed is an id")
         assert not simulator.requests
 
-    def test_out_of_time(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_times_out_has_its_own_exit_code(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
         assert (ran.code, ran.json["status"]) == (5, "cancelling")
 
-    def test_of_a_backfill_cancels_what_it_makes_meanwhile(self, simulator: Simulator, shell: Run) -> None:
+    def test_of_a_backfill_cancels_its_new_jobs_too(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, **STUBBORN)
         shell("backfill", CONNECTION, *WINDOW)
         ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICKLY)
@@ -344,7 +342,7 @@ class TestACancel:
 
 
 class TestPing:
-    def test_says_that_the_connection_works(self, simulator: Simulator, shell: Run) -> None:
+    def test_reports_a_working_connection(self, simulator: Simulator, shell: Run) -> None:
         ran = shell("ping", "-o", "json")
         assert (ran.code, ran.err) == (0, "")
         assert ran.json == {
@@ -353,7 +351,7 @@ class TestPing:
             "message": f"Connected to {simulator.url}. The API key may read jobs.",
         }
 
-    def test_says_what_is_wrong(self, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reports_the_error_of_a_connection(self, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(
             "AIRFLOW_CONN_DEAD",
             '{"conn_type": "planasonix", "host": "http://127.0.0.1:1", "password": "plnx_dead"}',
@@ -362,13 +360,13 @@ class TestPing:
         assert (ran.code, ran.out) == (1, "")
         assert "connection refused at http://127.0.0.1:1" in ran.err
 
-    def test_says_that_there_is_no_such_connection(self, shell: Run) -> None:
+    def test_reports_an_unknown_connection(self, shell: Run) -> None:
         ran = shell("ping", "--conn-id", "nope")
         assert ran.code == 1
         assert "or set AIRFLOW_CONN_NOPE for every process of Airflow" in ran.last_words
 
 
-def test_openapi_is_printed_as_it_is(shell: Run) -> None:
+def test_openapi_is_printed_unchanged(shell: Run) -> None:
     ran = shell("openapi")
     assert ran.code == 0
     assert ran.out.startswith("openapi: 3")

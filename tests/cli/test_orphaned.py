@@ -67,14 +67,14 @@ def test_lists_orphans_of_all_connections(shell: Run, record: AttemptRecord) -> 
         (("--older-than", "1h"), False),
     ],
 )
-def test_lists_only_what_is_asked_for(
+def test_lists_only_matching_orphans(
     shell: Run, record: AttemptRecord, options: tuple[str, ...], is_listed: bool
 ) -> None:
     assert bool(shell("orphans", *options, "-o", "json").json) is is_listed
 
 
 @pytest.mark.parametrize("age", ["soon", "10", "-1m", "10 m", "2025-01-01"])
-def test_refuses_an_age_that_is_none(shell: Run, simulator: Simulator, age: str) -> None:
+def test_refuses_an_invalid_age(shell: Run, simulator: Simulator, age: str) -> None:
     ran = shell("orphans", f"--older-than={age}")
     assert (ran.code, ran.last_words) == (
         EXIT_USAGE,
@@ -91,12 +91,12 @@ def test_cancels_orphans(shell: Run, record: AttemptRecord, simulator: Simulator
     assert shell("orphans", "--cancel", "-o", "json").json == []
 
 
-def test_cancels_nothing_without_being_told(shell: Run, record: AttemptRecord, simulator: Simulator) -> None:
+def test_cancels_nothing_without_the_option(shell: Run, record: AttemptRecord, simulator: Simulator) -> None:
     shell("orphans")
     assert "cancel_job" not in routes_asked(simulator)
 
 
-def test_says_what_could_not_be_cancelled(
+def test_reports_a_failed_cancel(
     shell: Run, record: AttemptRecord, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orphan_cancellation, "CANCEL_SECONDS", 0)
@@ -107,7 +107,7 @@ def test_says_what_could_not_be_cancelled(
     assert f"To end it: `python -m planasonix_provider cancel {record.id} --conn-id planasonix_default`" in ran.err
 
 
-def test_says_that_a_task_runs_again(
+def test_reports_a_task_that_runs_again(
     shell: Run, record: AttemptRecord, tasks: AirflowTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = orphan_cancellation.still_over
@@ -122,7 +122,7 @@ def test_says_that_a_task_runs_again(
     assert f"Job {record.id} of {TASK} was not cancelled, because its task runs again, or" in ran.err
 
 
-def test_says_that_a_start_is_unknown(shell: Run, tasks: AirflowTasks, simulator: Simulator) -> None:
+def test_reports_a_start_with_an_unknown_effect(shell: Run, tasks: AirflowTasks, simulator: Simulator) -> None:
     tasks.store(record_of(tasks.add(key_of(map_index=2), "failed")))
     ran = shell("orphans", "--cancel", "-o", "json")
     assert (ran.code, ran.json[0]["status"], ran.json[0]["outcome"]) == (EXIT_UNKNOWN, "unknown", "unknown")
@@ -130,7 +130,7 @@ def test_says_that_a_start_is_unknown(shell: Run, tasks: AirflowTasks, simulator
     assert f"`python -m planasonix_provider jobs --connection-id {CONNECTION} --conn-id" in ran.err
 
 
-def test_lists_what_it_can(
+def test_lists_the_orphans_of_other_connections_after_an_error(
     shell: Run, record: AttemptRecord, tasks: AirflowTasks, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orphan_search, "LIST_SECONDS", 9)

@@ -31,7 +31,7 @@ def shown(capsys: pytest.CaptureFixture[str], form: str, data: Any, *columns: st
     return capsys.readouterr().out
 
 
-def test_json_and_yaml_hold_all_of_it_and_numbers_stay_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_yaml_have_all_fields_and_keep_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(shown(capsys, "json", JOB)) == JOB
     assert yaml.safe_load(shown(capsys, "yaml", JOB)) == JOB
     assert "ünï" in shown(capsys, "json", JOB)
@@ -40,7 +40,7 @@ def test_json_and_yaml_hold_all_of_it_and_numbers_stay_numbers(capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("form", ["table", "plain"])
-def test_a_table_of_one_thing_has_a_line_for_each_field(capsys: pytest.CaptureFixture[str], form: str) -> None:
+def test_a_table_of_one_object_has_a_line_for_each_field(capsys: pytest.CaptureFixture[str], form: str) -> None:
     lines = [line.replace(" | ", " ").split() for line in shown(capsys, form, JOB).splitlines()]
     assert ["id", "job_1"] in lines
     assert ["created_at", "2025-03-27T14:22:10Z"] in lines
@@ -53,7 +53,7 @@ def test_a_table_of_one_thing_has_a_line_for_each_field(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("form", ["table", "plain"])
-def test_a_table_of_many_things_has_the_columns_that_matter(capsys: pytest.CaptureFixture[str], form: str) -> None:
+def test_a_table_of_many_objects_has_the_given_columns(capsys: pytest.CaptureFixture[str], form: str) -> None:
     first, *_ = shown(capsys, form, [JOB, {"id": "job_2"}], "id", "created_at").splitlines()
     assert first.replace("|", " ").split() == ["id", "created_at"]
     out = shown(capsys, form, [JOB, {"id": "job_2"}], "id", "created_at")
@@ -75,7 +75,7 @@ def at_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("length", [10, 36, 90])
-def test_no_id_is_broken_however_narrow_the_terminal_is(at_a_terminal: Callable[..., str], length: int) -> None:
+def test_a_narrow_terminal_breaks_no_id(at_a_terminal: Callable[..., str], length: int) -> None:
     one, other = "job_".ljust(length, "1"), "job_".ljust(length, "2")
     row = {"id": one, "connection_id": other, "last_error": "word " * 50, "created_at": JOB["created_at"]}
     for out in (
@@ -110,13 +110,13 @@ def test_rows_of_a_nested_table_may_differ_in_their_fields(capsys: pytest.Captur
     assert [line.split() for line in out.splitlines() if "| 7" in line] == [["b", "|", "7"]]
 
 
-def test_what_is_no_table_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_text_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "table", "openapi: 3\n") == "openapi: 3\n"
     assert shown(capsys, "json", None) == ""
 
 
 @pytest.mark.parametrize("form", ["table", "plain", "json", "yaml"])
-def test_what_a_terminal_cannot_show_keeps_nothing_from_being_printed(
+def test_a_character_outside_of_the_encoding_does_not_prevent_output(
     monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     written = BytesIO()
@@ -131,7 +131,7 @@ def test_what_a_terminal_cannot_show_keeps_nothing_from_being_printed(
         assert json.loads(text)["connection_id"] == "conn_\u00e9"
 
 
-# What moves the cursor, sets colours or the window's title, or turns the direction of the text; in C0, C1 and beyond.
+# Characters that move the cursor, set colours or the window's title, or reverse the text; in C0, C1 and beyond.
 STEERING = [
     "\x1b[31m",
     "\x1b]0;title\x07",
@@ -147,7 +147,9 @@ STEERING = [
 
 @pytest.mark.parametrize("steering", STEERING, ids=repr)
 @pytest.mark.parametrize("form", ["table", "plain", "json", "yaml"])
-def test_nothing_in_an_answer_steers_a_terminal(capsys: pytest.CaptureFixture[str], form: str, steering: str) -> None:
+def test_a_response_cannot_send_control_characters_to_a_terminal(
+    capsys: pytest.CaptureFixture[str], form: str, steering: str
+) -> None:
     key = f"a{steering}b"
     job = {"id": "job_1", key: key, "metadata": {key: key}, "tables": [{key: key, "name": "ünï"}], key * 2: [{key: 1}]}
     out = shown(capsys, form, job)
@@ -163,7 +165,7 @@ def test_nothing_in_an_answer_steers_a_terminal(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(("is_terminal", "printed"), [(True, "a: �[31m\n"), (False, "a: \x1b[31m\n")])
-def test_a_text_is_printed_byte_by_byte_but_to_a_terminal(
+def test_control_characters_in_a_text_are_removed_only_for_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool, printed: str
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)

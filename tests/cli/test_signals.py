@@ -11,14 +11,14 @@ from planasonix_provider.cli.signals import Interrupted, SignalHandler, wait_for
 from tests.cli.conftest import press
 
 
-def test_a_signal_interrupts_and_gives_the_code_that_shells_give() -> None:
+def test_a_signal_interrupts_with_the_exit_code_of_a_shell() -> None:
     for number, code in {signal.SIGINT: 130, signal.SIGTERM: 143}.items():
         with SignalHandler(print), pytest.raises(Interrupted) as interrupt:
             press(number)
         assert (interrupt.value.code, interrupt.value.in_flight) == (code, False)
 
 
-def test_one_that_is_held_comes_when_it_is_let_through() -> None:
+def test_a_deferred_signal_interrupts_at_the_next_check() -> None:
     said: list[str] = []
     with SignalHandler(said.append) as interrupts:
         with interrupts.deferred("it is done"):
@@ -30,7 +30,7 @@ def test_one_that_is_held_comes_when_it_is_let_through() -> None:
         interrupts.check()
 
 
-def test_one_that_is_held_as_a_whole_is_not_let_through_amid_it() -> None:
+def test_a_check_does_not_interrupt_an_uninterruptible_block() -> None:
     with SignalHandler(str) as interrupts:
         with interrupts.deferred("it is done", uninterruptible=True):
             press()
@@ -39,7 +39,7 @@ def test_one_that_is_held_as_a_whole_is_not_let_through_amid_it() -> None:
             interrupts.check()
 
 
-def test_a_second_one_is_not_held() -> None:
+def test_a_second_signal_is_not_deferred() -> None:
     with SignalHandler(str) as interrupts:
         with interrupts.deferred("it is done"):
             press()
@@ -49,7 +49,7 @@ def test_a_second_one_is_not_held() -> None:
     assert interrupt.value.in_flight
 
 
-def test_no_signal_is_lost_however_close_to_the_wait_for_input_it_comes() -> None:
+def test_no_signal_is_lost_just_before_the_wait_for_input() -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader) as file, os.fdopen(writer, "w"):
         for _ in range(500):
@@ -57,7 +57,7 @@ def test_no_signal_is_lost_however_close_to_the_wait_for_input_it_comes() -> Non
                 wait_for_input(_pressing(file, thread))
 
 
-def test_input_ends_the_wait_for_it() -> None:
+def test_input_ends_the_wait_for_input() -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader) as file, os.fdopen(writer, "w") as other:
         print("yes", file=other, flush=True)

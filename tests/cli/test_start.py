@@ -22,7 +22,7 @@ WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01T00:00:00+01:00")
 
 
 class TestASync:
-    def test_is_started_as_told(self, simulator: Simulator, shell: Run) -> None:
+    def test_has_the_given_parameters(self, simulator: Simulator, shell: Run) -> None:
         metadata = ("--metadata", "ticket=OPS-1", "--metadata", '{"tries": 2, "ticket": "OPS-2"}')
         ran = shell("sync", CONNECTION, "--pipeline-id", "pl_1", "--priority", "high", *metadata, "-o", "json")
         (job,) = simulator.jobs()
@@ -32,7 +32,7 @@ class TestASync:
         assert (job.pipeline_id, job.metadata) == ("pl_1", {"ticket": "OPS-2", "tries": 2})
         assert ran.err == f"Started job {job.id} on connection {CONNECTION}: {simulator.url}/jobs/{job.id}\n"
 
-    def test_has_a_key_of_its_own_unless_it_is_given_one(self, simulator: Simulator, shell: Run) -> None:
+    def test_has_a_new_idempotency_key_unless_one_is_given(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=0)
         shell("sync", CONNECTION)
         shell("sync", CONNECTION)
@@ -42,7 +42,7 @@ class TestASync:
         assert again[0] == again[1]
         assert simulator.requests[-1].headers["idempotency-key"] == "mine"
 
-    def test_that_is_waited_for_is_accounted_for(self, simulator: Simulator, shell: Run) -> None:
+    def test_with_a_wait_shows_its_results(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 44_802}, warnings=[{"code": "w", "message": "m"}])
         ran = shell("sync", CONNECTION, *QUICKLY)
         assert ran.code == 0
@@ -53,9 +53,9 @@ class TestASync:
         assert lines[0].startswith("Started job job_")
         assert " is queued" in lines[1]
         assert lines[-2:] == [f"Job {ran.json['job_id']} warns: w: m", "Loaded 44,802 rows into 1 table."]
-        assert "\x1b" not in ran.err, "a bar is for terminals"
+        assert "\x1b" not in ran.err, "only a terminal gets a progress bar"
 
-    def test_that_fails_says_why_and_gives_what_is_known(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_fails_shows_its_error_and_its_last_state(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="no route to [/db]\nat all")
         ran = shell("sync", CONNECTION, *QUICKLY)
         assert ran.code == 3
@@ -67,13 +67,13 @@ class TestASync:
             f"See {simulator.url}/jobs/{job.id}"
         )
 
-    def test_that_somebody_cancels_is_told_apart(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_another_user_cancels_has_its_own_exit_code(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         when(simulator, "get_job", lambda: simulator.workspace.cancel(simulator.jobs()[0].id))
         ran = shell("sync", CONNECTION, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
-    def test_that_is_in_the_way_is_named(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_conflicts_names_the_active_job(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         ran = shell("sync", CONNECTION, "--wait")
@@ -87,7 +87,7 @@ class TestASync:
             ("1; reboot", None),
         ],
     )
-    def test_that_is_in_the_way_gives_no_command_that_does_something_else(
+    def test_that_conflicts_suggests_no_unsafe_command(
         self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch, job_id: str, hint: str | None
     ) -> None:
         def refuse(*_: Any, **__: Any) -> None:
@@ -100,8 +100,10 @@ class TestASync:
         assert ran.last_words.endswith(hint) if hint else "planasonix_provider" not in ran.last_words
 
 
-class TestAStartThatGoesWrong:
-    def test_after_it_is_no_misuse(self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestAFailedStart:
+    def test_a_later_error_is_no_usage_error(
+        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def fail(*_: Any) -> None:
             raise ValueError("not of what was typed")
 
@@ -110,7 +112,7 @@ class TestAStartThatGoesWrong:
             shell("sync", CONNECTION)
         assert len(simulator.jobs()) == 1
 
-    def test_is_tried_again_where_it_surely_did_nothing(self, simulator: Simulator, shell: Run) -> None:
+    def test_is_retried_if_it_had_no_effect(self, simulator: Simulator, shell: Run) -> None:
         simulator.fail("status", route="trigger_sync", status=429)
         ran = shell("sync", CONNECTION)
         assert ran.code == 0
@@ -125,7 +127,7 @@ class TestAStartThatGoesWrong:
         ],
         ids=["sync", "backfill"],
     )
-    def test_says_so_where_nobody_knows(
+    def test_reports_an_unknown_effect(
         self, simulator: Simulator, shell: Run, command: tuple[str, ...], route: Any, listing: str
     ) -> None:
         simulator.fail("reset", route=route, when="after")
@@ -154,7 +156,7 @@ class TestAStartThatGoesWrong:
             (f"backfill C {shlex.join(WINDOW)} --tables ,", "--tables: got [], allowed is a list of table names"),
         ],
     )
-    def test_is_refused_before_any_request_where_it_makes_no_sense(
+    def test_with_invalid_arguments_sends_no_request(
         self, simulator: Simulator, shell: Run, typed: str, said: str
     ) -> None:
         ran = shell(*shlex.split(typed))
@@ -163,10 +165,8 @@ class TestAStartThatGoesWrong:
         assert not simulator.requests
 
 
-class TestAnInterruptAmidAStart:
-    def test_waits_for_the_answer_so_that_nothing_is_lost(
-        self, simulator: Simulator, shell: Run, hanging: Hanging
-    ) -> None:
+class TestAnInterruptDuringAStart:
+    def test_takes_effect_after_the_response(self, simulator: Simulator, shell: Run, hanging: Hanging) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="trigger_sync")
         when(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
@@ -176,22 +176,20 @@ class TestAnInterruptAmidAStart:
         assert "Interrupted: the command ends when the response to the start has arrived." in ran.err
         assert "It was not cancelled, and runs on." in ran.last_words
 
-    def test_is_no_reason_to_end_where_nothing_is_waited_for(
-        self, simulator: Simulator, shell: Run, hanging: Hanging
-    ) -> None:
+    def test_is_ignored_without_a_wait(self, simulator: Simulator, shell: Run, hanging: Hanging) -> None:
         simulator.fail("hang", route="trigger_sync")
         when(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
         ran = shell("sync", CONNECTION, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, simulator.jobs()[0].id)
 
-    def test_ends_it_at_once_the_second_time(self, simulator: Simulator, at_a_terminal: Run) -> None:
+    def test_ends_the_command_at_once_the_second_time(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.fail("hang", route="trigger_sync", seconds=600)
         when(simulator, "trigger_sync", press)
         ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: the command ends when", press),))
         assert (ran.code, ran.out) == (6, "")
         assert "Interrupted. It is unknown whether the sync was started" in ran.err
 
-    def test_between_two_tries_ends_it_with_nothing_started(self, simulator: Simulator, shell: Run) -> None:
+    def test_between_two_tries_ends_the_command_with_nothing_started(self, simulator: Simulator, shell: Run) -> None:
         simulator.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "20"}, times=None)
         when(simulator, "trigger_sync", press)
         ran = shell("sync", CONNECTION)
@@ -215,7 +213,7 @@ def test_a_boolean_parameter_needs_only_its_row_in_the_table(
 
 
 class TestABackfill:
-    def test_is_started_as_told(self, simulator: Simulator, shell: Run) -> None:
+    def test_has_the_given_parameters(self, simulator: Simulator, shell: Run) -> None:
         tables = ("--tables", "public.orders, public.items", "--tables", "public.x")
         ran = shell("backfill", CONNECTION, *WINDOW, *tables, "--metadata", "reason=replay", "-o", "json")
         backfill = the_one(simulator)
@@ -226,18 +224,18 @@ class TestABackfill:
         assert backfill.tables == ["public.orders", "public.items", "public.x"]
         assert backfill.metadata == {"reason": "replay"}
 
-    def test_that_is_waited_for_is_accounted_for(self, simulator: Simulator, shell: Run) -> None:
+    def test_with_a_wait_shows_its_results(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=4, job_seconds=0.05)
         ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
         assert (ran.code, ran.json["status"], ran.json["jobs_total"]) == (0, "completed", 4)
 
-    def test_that_fails_names_its_jobs(self, simulator: Simulator, shell: Run) -> None:
+    def test_that_fails_shows_its_error(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=3, job_seconds=0.02, failing_jobs=[1], code="disk_full")
         ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
         assert (ran.code, ran.json["status"]) == (3, "failed")
         assert "disk_full" in ran.last_words
 
-    def test_of_what_is_to_come_is_a_warning(self, simulator: Simulator, shell: Run) -> None:
+    def test_with_an_end_in_the_future_logs_a_warning(self, simulator: Simulator, shell: Run) -> None:
         ran = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2999-01-01")
         assert ran.code == 0
         assert ran.err.startswith("--end-at is in the future (2999-01-01 00:00:00+00:00)")

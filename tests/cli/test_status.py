@@ -22,7 +22,7 @@ def task_rows(airflow_db: None) -> Iterator[TaskRows]:
 
 
 class TestStatus:
-    def test_it_shows_connections(self, shell: Run, simulator: Simulator) -> None:
+    def test_connections(self, shell: Run, simulator: Simulator) -> None:
         job = json.loads(shell("sync", simulator.workspace.connections[0], "-o", "json").out)
         simulator.slow_job(job["job_id"], 1_000)
         ran = shell("status", "-o", "json")
@@ -77,7 +77,7 @@ class TestStatus:
 
 
 class TestWaits:
-    def test_it_lists_waiting_tasks(self, shell: Run, task_rows: TaskRows) -> None:
+    def test_waiting_tasks(self, shell: Run, task_rows: TaskRows) -> None:
         trigger = PlanasonixJobTrigger("job_1", status="running", deadline="2030-01-01T00:00:00Z")
         run_id = task_rows.add("sales", state="deferred", trigger=trigger)
         ran = shell("waits", "-o", "json")
@@ -101,5 +101,5 @@ class TestWaits:
         }
         assert "job job_1" in shell("waits").out
 
-    def test_nothing_waits(self, shell: Run) -> None:
+    def test_no_waiting_tasks(self, shell: Run) -> None:
         assert shell("waits", "-o", "json").json == []

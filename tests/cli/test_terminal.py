@@ -11,7 +11,7 @@ from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Run
 from tests.support.scenarios import CONNECTION
 
-#: Runs a command at a terminal of its own, and passes on what is typed and shown.
+#: Runs a command in a new terminal, and forwards its input and output.
 SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
@@ -26,7 +26,7 @@ def test_a_status_line_shows_that_airflow_is_loaded(
 
 
 @pytest.mark.slow("starts processes")
-def test_a_key_that_is_really_pressed(simulator: Simulator) -> None:
+def test_ctrl_c_in_a_real_terminal(simulator: Simulator) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=60)
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "--poll-interval", "0.5"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}

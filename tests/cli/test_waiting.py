@@ -11,13 +11,13 @@ from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, t
 from tests.support.time_travel import travelling
 
 
-class TestOutOfTime:
-    def test_leaves_the_job_running_and_says_how_to_go_on(self, simulator: Simulator, shell: Run) -> None:
+class TestTimeout:
+    def test_leaves_the_job_running_and_shows_the_next_commands(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.2")
         job = simulator.jobs()[0]
         assert (ran.code, ran.json["job_id"]) == (5, job.id)
-        assert ran.json["status"] in ("queued", "running"), "as it was last seen"
+        assert ran.json["status"] in ("queued", "running"), "the last known state"
         assert job.cancel_requested_at is None
         assert ran.last_words == (
             f"Job {job.id} was not over within 0 s. It was not cancelled, and runs on. To wait for it again: "
@@ -25,7 +25,7 @@ class TestOutOfTime:
             f"{job.id}`"
         )
 
-    def test_cancels_the_job_where_told_so(self, simulator: Simulator, shell: Run) -> None:
+    def test_cancels_the_job_with_the_option(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.2", "--on-timeout", "cancel")
         job = simulator.jobs()[0]
@@ -33,14 +33,14 @@ class TestOutOfTime:
         assert job.status in ENDED
         assert "was not over within 0 s. It was asked to cancel. To wait for its end:" in ran.last_words
 
-    def test_says_so_where_the_job_cannot_be_cancelled(self, simulator: Simulator, shell: Run) -> None:
+    def test_reports_a_failed_cancel(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=403, times=None)
         ran = shell("sync", CONNECTION, *QUICKLY, "--timeout", "0.1", "--on-timeout", "cancel")
         assert ran.code == 5
         assert "was not over within 0 s. It could not be cancelled, and may still run: POST" in ran.last_words
 
-    def test_takes_a_job_that_ended_this_moment_for_what_it_is(self, simulator: Simulator, shell: Run) -> None:
+    def test_of_a_job_that_has_just_succeeded_is_no_error(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.1)
         ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "60", "--timeout", "0.3", "--on-timeout", "cancel")
         assert ran.code == 0
@@ -48,9 +48,7 @@ class TestOutOfTime:
 
 class TestAnInterrupt:
     @pytest.mark.parametrize("choice", ["ask", "leave"])
-    def test_leaves_the_job_running_where_nobody_can_be_asked(
-        self, simulator: Simulator, shell: Run, choice: str
-    ) -> None:
+    def test_leaves_the_job_running_without_a_terminal(self, simulator: Simulator, shell: Run, choice: str) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         when(simulator, "get_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", choice)
@@ -60,25 +58,25 @@ class TestAnInterrupt:
         assert ran.last_words.startswith(f"No longer waiting for job {job.id}. It was not cancelled, and runs on. To ")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_cancels_the_job_where_told_so(self, simulator: Simulator, shell: Run, number: int) -> None:
+    def test_cancels_the_job_with_the_option(self, simulator: Simulator, shell: Run, number: int) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         when(simulator, "get_job", lambda: press(number))
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
-    def test_by_a_sigterm_has_a_code_of_its_own(self, simulator: Simulator, shell: Run) -> None:
+    def test_by_sigterm_has_its_own_exit_code(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         when(simulator, "get_job", lambda: press(signal.SIGTERM))
         assert shell("sync", CONNECTION, *QUICKLY).code == 143
 
-    def test_amid_a_look_is_heard_at_once(self, simulator: Simulator, shell: Run) -> None:
+    def test_during_a_poll_takes_effect_at_once(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="get_job", seconds=600)
         when(simulator, "get_job", press)
         ran = shell("sync", CONNECTION, *QUICKLY, "--on-interrupt", "cancel")
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
-    def test_after_the_cancel_leaves(self, simulator: Simulator, shell: Run) -> None:
+    def test_after_the_cancel_ends_the_command(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         when(simulator, "get_job", press)
         when(simulator, "cancel_job", lambda: when(simulator, "get_job", press, times=len(simulator.requests)))
@@ -86,7 +84,7 @@ class TestAnInterrupt:
         assert ran.code == 130
         assert "It was asked to cancel. To wait for its end: `python" in ran.last_words
 
-    def test_amid_the_cancel_says_that_nobody_knows(self, simulator: Simulator, shell: Run) -> None:
+    def test_during_the_cancel_has_an_unknown_effect(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="cancel_job", seconds=600)
         when(simulator, "get_job", press)
@@ -100,7 +98,7 @@ class TestAnInterrupt:
             f"{job.id}`"
         )
 
-    def test_cancels_what_a_backfill_makes_meanwhile(self, simulator: Simulator, shell: Run) -> None:
+    def test_cancels_the_new_jobs_of_a_backfill_too(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=30, **STUBBORN)
         when(simulator, "get_backfill", press, times=2)
         ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY, "--on-interrupt", "cancel")
@@ -108,7 +106,7 @@ class TestAnInterrupt:
         assert len(the_one(simulator).job_ids or []) == 6
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
-    def test_says_so_where_the_job_cannot_be_cancelled(self, simulator: Simulator, shell: Run) -> None:
+    def test_reports_a_failed_cancel(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=403, times=None)
         when(simulator, "get_job", press)
@@ -116,7 +114,7 @@ class TestAnInterrupt:
         assert (ran.code, ran.json["job_id"]) == (1, simulator.jobs()[0].id)
         assert "could not be cancelled, and may still run: POST /api/v1/jobs/" in ran.last_words
 
-    def test_amid_the_account_says_that_the_work_is_done(self, simulator: Simulator, shell: Run) -> None:
+    def test_during_the_request_of_results_reports_that_the_job_is_over(self, simulator: Simulator, shell: Run) -> None:
         simulator.fail("hang", route="get_job_results", seconds=600)
         when(simulator, "get_job_results", press)
         ran = shell("sync", CONNECTION, *QUICKLY)
@@ -127,7 +125,7 @@ class TestAnInterrupt:
 
 
 class TestAtATerminal:
-    def test_a_bar_shows_how_far_it_has_come(self, simulator: Simulator, at_a_terminal: Run) -> None:
+    def test_a_bar_shows_the_progress(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=2, job_seconds=0.4)
         ran = at_a_terminal("backfill", CONNECTION, *WINDOW, *QUICKLY)
         assert ran.code == 0
@@ -137,14 +135,14 @@ class TestAtATerminal:
         assert "Loaded 5,000,000 rows into 2 tables by 2 jobs." in ran.err
         assert "━" not in ran.out
 
-    def test_ctrl_c_asks_and_yes_cancels(self, simulator: Simulator, at_a_terminal: Run) -> None:
+    def test_ctrl_c_asks_a_question_and_yes_cancels(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("is running", press), ("[y/N", "y\n")))
         assert f"Cancel job {simulator.jobs()[0].id}? [y/N, Ctrl-C leaves it running] " in ran.err
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
     @pytest.mark.parametrize("answer", ["n\n", "\n", "\x04"], ids=["no", "nothing", "Ctrl-D"])
-    def test_anything_else_waits_on(
+    def test_any_other_answer_continues_the_wait(
         self, simulator: Simulator, at_a_terminal: Run, answer: str, end_all_jobs: Callable[[], None]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
@@ -153,7 +151,7 @@ class TestAtATerminal:
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert "cancel_job" not in routes_asked(simulator)
 
-    def test_waits_on_where_the_job_cannot_be_cancelled(
+    def test_the_wait_continues_if_the_job_cannot_be_cancelled(
         self, simulator: Simulator, at_a_terminal: Run, end_all_jobs: Callable[[], None]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
@@ -171,7 +169,7 @@ class TestAtATerminal:
         assert job.cancel_requested_at is None
         assert f"To cancel it: `python -m planasonix_provider cancel {job.id}`" in ran.err
 
-    def test_a_sigterm_asks_nobody(self, simulator: Simulator, at_a_terminal: Run) -> None:
+    def test_sigterm_asks_no_question(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         ran = at_a_terminal("sync", CONNECTION, *QUICKLY, answers=(("is running", lambda: press(signal.SIGTERM)),))
         assert ran.code == 143
@@ -179,7 +177,7 @@ class TestAtATerminal:
 
 
 class TestALongWait:
-    def test_writes_the_lines_of_a_worker(
+    def test_logs_the_same_lines_as_a_worker(
         self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=100)
@@ -188,7 +186,7 @@ class TestALongWait:
         assert ran.code == 0
         assert len([line for line in ran.err.splitlines() if " is running, " in line]) >= 3
 
-    def test_sits_out_an_outage_and_gives_up_a_longer_one(
+    def test_survives_an_outage_but_ends_in_a_longer_one(
         self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=1)

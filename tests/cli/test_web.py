@@ -12,7 +12,7 @@ from tests.support.scenarios import CONNECTION, the_one
 
 
 class Browser:
-    """A browser that writes the URLs that it is asked to open into a file, and then runs for as long as the tests."""
+    """A browser that writes each URL that it must open into a file, and then runs until the tests end."""
 
     def __init__(self, folder: Path) -> None:
         self._urls = folder / "urls"
@@ -22,7 +22,7 @@ class Browser:
         self.command.chmod(0o700)
 
     def opened(self, count: int) -> list[str]:
-        """Return the URLs, once there are so many."""
+        """Return the URLs as soon as there are this many."""
         give_up = time.monotonic() + 20
         while len(urls := self._urls.read_text().splitlines()) < count and time.monotonic() < give_up:
             time.sleep(0.05)
@@ -38,12 +38,12 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Browser:
 
 def use_browser(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("BROWSER", command)
-    # Python looks for browsers once.
+    # Python searches for browsers only once.
     monkeypatch.setattr(webbrowser, "_tryorder", None)
     monkeypatch.setattr(webbrowser, "_browsers", {})
 
 
-@pytest.mark.parametrize("more", [(), ("--wait", "--poll-interval", "0.03")], ids=["", "--wait"])
+@pytest.mark.parametrize("more", [(), ("--wait", "--poll-interval", "0.03")], ids=["no wait", "--wait"])
 def test_a_sync_and_its_job_open_the_page_of_the_job(
     simulator: Simulator, shell: Run, browser: Browser, more: tuple[str, ...]
 ) -> None:

@@ -33,7 +33,7 @@ def kept(place: Path) -> str:
 
 
 class TestACreation:
-    def test_keeps_the_secret_and_shows_everything_else(self, shell: Run, place: Path) -> None:
+    def test_stores_the_secret_and_shows_everything_else(self, shell: Run, place: Path) -> None:
         ran = create(shell, place)
         assert ran.code == 0
         assert ran.json["url"] == URL
@@ -44,7 +44,7 @@ class TestACreation:
         assert "signing_secret" not in ran.json
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
 
-    def test_takes_a_secret_of_your_own_from_a_file_or_stdin(
+    def test_reads_an_own_secret_from_a_file_or_stdin(
         self, shell: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         own = tmp_path / "own"
@@ -68,7 +68,7 @@ class TestACreation:
             (("--events", "job.failed", "--url", "x"), 2, "unrecognized arguments: --url x"),
         ],
     )
-    def test_is_refused_before_any_request(
+    def test_with_invalid_options_sends_no_request(
         self, simulator: Simulator, shell: Run, place: Path, more: tuple[str, ...], code: int, said: str
     ) -> None:
         ran = create(shell, place, *more)
@@ -76,12 +76,14 @@ class TestACreation:
         assert said in ran.err
         assert not simulator.requests
 
-    def test_needs_a_place_for_the_secret(self, shell: Run) -> None:
+    def test_requires_a_store_for_the_secret(self, shell: Run) -> None:
         ran = shell("webhooks", "create", URL, "--events", "job.failed")
         assert ran.code == 2
         assert "the following arguments are required: --secret-to" in ran.err
 
-    def test_is_not_cut_off_by_ctrl_c(self, simulator: Simulator, shell: Run, place: Path, hanging: Hanging) -> None:
+    def test_is_not_interrupted_by_ctrl_c(
+        self, simulator: Simulator, shell: Run, place: Path, hanging: Hanging
+    ) -> None:
         simulator.fail("hang", route="create_webhook")
         when(simulator, "create_webhook", lambda: (press(), hanging.ends()))
         ran = create(shell, place)
@@ -89,7 +91,7 @@ class TestACreation:
         assert "Interrupted: the command ends when the secret is stored." in ran.err
         assert kept(place)
 
-    def test_of_what_cannot_be_kept_is_undone_whatever_is_pressed(
+    def test_is_undone_despite_ctrl_c_if_the_secret_cannot_be_stored(
         self, simulator: Simulator, shell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder := tmp_path / "folder").mkdir()
@@ -103,13 +105,15 @@ class TestACreation:
         assert "was deleted again: nothing was created." in ran.last_words
         assert shell("webhooks", "list", "-o", "json").json == []
 
-    def test_that_nobody_knows_of_says_so(self, simulator: Simulator, shell: Run, place: Path) -> None:
+    def test_reports_an_unknown_effect(self, simulator: Simulator, shell: Run, place: Path) -> None:
         simulator.fail("reset", route="create_webhook", when="after")
         ran = create(shell, place)
         assert ran.code == 6
         assert "It is unknown whether the webhook was created." in ran.last_words
 
-    def test_cut_off_by_a_second_ctrl_c_says_so(self, simulator: Simulator, at_a_terminal: Run, place: Path) -> None:
+    def test_interrupted_by_a_second_ctrl_c_has_an_unknown_effect(
+        self, simulator: Simulator, at_a_terminal: Run, place: Path
+    ) -> None:
         simulator.fail("hang", route="create_webhook", seconds=600)
         when(simulator, "create_webhook", press)
         ran = at_a_terminal(
@@ -125,7 +129,7 @@ class TestASubscription:
     def webhook_id(self, shell: Run, place: Path) -> str:
         return str(create(shell, place).json["id"])
 
-    def test_is_listed_shown_and_changed(self, shell: Run, webhook_id: str) -> None:
+    def test_can_be_listed_shown_and_changed(self, shell: Run, webhook_id: str) -> None:
         assert [row["id"] for row in shell("webhooks", "list", "-o", "json").json] == [webhook_id]
         assert "job.succeeded, job.failed, backfill.completed" in shell("webhooks", "list").out
         assert shell("webhooks", "get", webhook_id, "-o", "json").json["enabled"] is True
@@ -134,14 +138,14 @@ class TestASubscription:
         ran = shell("webhooks", "update", webhook_id, "--enabled", "--url", f"{URL}/2", "-o", "json")
         assert (ran.json["enabled"], ran.json["url"]) == (True, f"{URL}/2")
 
-    def test_is_not_changed_by_nothing(self, shell: Run, webhook_id: str) -> None:
+    def test_update_without_a_change_is_refused(self, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "update", webhook_id)
         assert (ran.code, ran.err) == (
             2,
             "There is nothing to change: add --url, --events, --enabled or --no-enabled.\n",
         )
 
-    def test_has_its_secret_rotated_and_kept(self, shell: Run, webhook_id: str, place: Path) -> None:
+    def test_rotation_stores_the_new_secret(self, shell: Run, webhook_id: str, place: Path) -> None:
         before = kept(place)
         ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}", "-o", "json")
         assert (ran.code, ran.json["id"]) == (0, webhook_id)
@@ -150,7 +154,7 @@ class TestASubscription:
         assert kept(place) not in ran.out + ran.err
         assert ran.err == f"The new signing secret of webhook {webhook_id} is in file {place}.\n"
 
-    def test_has_its_secret_rotated_as_a_whole_whatever_is_pressed(
+    def test_rotation_is_not_interrupted_by_ctrl_c(
         self, simulator: Simulator, shell: Run, webhook_id: str, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("status", route="rotate_webhook_secret", status=502)
@@ -162,25 +166,25 @@ class TestASubscription:
         assert "Interrupted: the command ends when the secret is stored." in ran.err
         assert f"It is unknown whether the secret of webhook {webhook_id} was changed" in ran.last_words
 
-    def test_is_tested_and_has_a_history(self, shell: Run, webhook_id: str) -> None:
+    def test_can_be_tested_and_lists_its_deliveries(self, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "test", webhook_id, "--event", "job.failed", "-o", "json")
         assert ran.code == 0
         (delivery,) = shell("webhooks", "deliveries", webhook_id, "-o", "json").json
         assert (delivery["id"], delivery["event"]) == (ran.json["delivery_id"], "job.failed")
 
-    def test_is_deleted_without_a_question_where_told_so(self, shell: Run, webhook_id: str) -> None:
+    def test_is_deleted_without_a_question_with_the_option(self, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "delete", webhook_id, "--yes")
         assert (ran.code, ran.out, ran.err) == (0, "", f"Deleted webhook {webhook_id}.\n")
         assert shell("webhooks", "get", webhook_id).code == 1
 
-    def test_is_not_deleted_where_nobody_can_be_asked(self, simulator: Simulator, shell: Run, webhook_id: str) -> None:
+    def test_is_not_deleted_without_a_terminal(self, simulator: Simulator, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "delete", webhook_id)
         assert ran.code == 2
         assert ran.err.endswith("there is no terminal for the confirmation. --yes skips it.\n")
         assert "delete_webhook" not in routes_asked(simulator)
 
     @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
-    def test_is_deleted_at_a_terminal_after_a_yes(
+    def test_is_deleted_at_a_terminal_only_after_a_yes(
         self, shell: Run, at_a_terminal: Run, webhook_id: str, answer: str, code: int, left: int
     ) -> None:
         ran = at_a_terminal("webhooks", "delete", webhook_id, answers=(("[y/N]", answer),))
