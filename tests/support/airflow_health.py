@@ -1,4 +1,4 @@
-"""The part of Airflow's API server that a killed task asks: the health."""
+"""The health endpoint of Airflow's API server, which a killed task requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATH = "/api/v2/monitor/health"
 
 
 def health(database: str = "healthy") -> dict[str, Any]:
-    """Return what Airflow 3 reports."""
+    """Return the health that Airflow 3 reports."""
     return {"metadatabase": {"status": database}, "scheduler": {"status": "healthy"}}
 
 

@@ -59,7 +59,7 @@ class AirflowTasks:
         """Add a task and, if there is none, its DAG run."""
         now = datetime.now(UTC)
         run = {"dag_id": key.dag_id, "run_id": key.run_id, "run_type": "manual", "state": "running", "clear_number": 0}
-        # Airflow 2.11 calls the logical date so.
+        # Airflow 2.11 calls the logical date ``execution_date``.
         names = {"execution_date", "logical_date", "run_after"} & set(DagRun.__table__.c.keys())
         ti_id = new_task_id()
         with create_session() as session:
@@ -124,7 +124,7 @@ class AirflowTasks:
         VariableStateStore.for_task({"ti": ti}, "a test").set(RECORD_KEY, value)
 
     def records(self) -> int:
-        """Return the number of stored records, of whatever state."""
+        """Return the number of stored records, in any state."""
         with create_session() as session:
             if HAS_STATE_STORE_TABLE:
                 from airflow.models.task_state_store import TaskStateStoreModel

@@ -43,7 +43,7 @@ def app_with_login(plugin_app: FastAPI) -> FastAPI:
 
 @asynccontextmanager
 async def log_in(app: FastAPI, user: str | None, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of a user who has logged in as a script does; without a user, of somebody who has not."""
+    """Return a client that has logged in as a user through the API; without a user, one without a login."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://airflow") as client:
         if user:
             response = await client.post("/auth/token", json={"username": user, "password": user})

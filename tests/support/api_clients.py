@@ -53,7 +53,7 @@ class CallStyle:
         self.pace = RateLimiter(self.clock, lambda low, high: high)
 
     def policy(self, **fields: Any) -> RetryPolicy:
-        """Return a policy of three tries on this clock, with the longest wait that jitter allows."""
+        """Return a policy of three tries on this clock, with the longest delays that jitter allows."""
         return RetryPolicy(**{"max_tries": 3, "clock": self.clock, "uniform": lambda low, high: high, **fields})
 
     def call(self, account: ClientConfig, operation: Callable[[Any], Any], policy: RetryPolicy | None = None) -> Any:

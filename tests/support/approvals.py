@@ -1,4 +1,4 @@
-"""A person who responds to Airflow's requests for input, through its REST API."""
+"""A person who responds through Airflow's REST API to its requests for input."""
 
 from __future__ import annotations
 

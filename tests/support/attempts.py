@@ -1,4 +1,4 @@
-"""Tries that end at each point of a start, and work of others."""
+"""Tries that are killed at a point of their start, and work that others start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Make = Callable[..., BaseOperator]
 
 
 def take(simulator: Simulator, seconds: float, *, fails: bool = False) -> None:
-    """Plan how long all work runs."""
+    """Plan the duration of all work."""
     how: dict[str, Any] = {"times": None, "queued_seconds": 0, "cancelling_seconds": 0.05}
     simulator.plan(CONNECTION, **how, running_seconds=seconds, outcome="failed" if fails else "succeeded")
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=seconds, failing_jobs=[0] if fails else [])
@@ -104,7 +104,7 @@ def at_that_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], t
 
 
 def dates_are_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the ``Date`` of all responses be ahead of ``created_at``."""
+    """Set the ``Date`` of all responses ahead of ``created_at``."""
     ahead = timedelta(seconds=seconds)
     monkeypatch.setattr(
         middleware, "format_datetime", lambda time, usegmt: format_datetime(time + ahead, usegmt=usegmt)
@@ -139,7 +139,7 @@ async def nothing(*_: object) -> list[Any]:
 
 
 def show_nothing(monkeypatch: pytest.MonkeyPatch, *, looks: int) -> None:
-    """Let lists be late, so that the first searches for a lost start find nothing."""
+    """Return empty lists to the first searches for a lost start, because lists may lag."""
     whole, seen = lost_start_search._candidates, []
 
     async def late(*arguments: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A server made of ``docs/openapi.yaml`` alone: it refuses what the document lacks, and answers its examples.
+"""A server made of ``docs/openapi.yaml`` alone: it refuses undocumented requests, and responds with the examples.
 
 It is stricter than an API. It rejects query parameters, headers and fields that the document does not have, so that a
 client that passes here sends only what is documented.
@@ -22,7 +22,7 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "openapi.yaml"
 
-#: The headers that belong to HTTP, and to the way in: no document of an API names them as parameters.
+#: Headers of HTTP and of authentication, which API documents do not list as parameters.
 OF_HTTP = {
     *("host", "connection", "user-agent", "accept", "accept-encoding", "content-type", "content-length"),
     "authorization",
@@ -42,7 +42,7 @@ class Sent(NamedTuple):
 
 @dataclass
 class Operation:
-    """One operation of the document, with what is needed to judge a request and to answer it."""
+    """An operation of the document, with everything needed to validate a request and to respond."""
 
     document: dict[str, Any]
     path: str
@@ -77,7 +77,7 @@ class Operation:
         return int(status), None, None
 
     def resolved(self, part: dict[str, Any]) -> dict[str, Any]:
-        """A part of the document, or what stands where it points to."""
+        """A part of the document, or the part that its reference points to."""
         while "$ref" in part:
             found = self.document
             for step in part["$ref"].removeprefix("#/").split("/"):
@@ -132,7 +132,7 @@ class DocumentServer:
         self._server.server_close()
 
     def respond(self, request: Request) -> tuple[int, str | None, bytes]:
-        """Respond to a request with the document's example, or with everything that is wrong with it."""
+        """Respond to a request with the document's example, or with all errors of the request."""
         name, complaints, parts = self._judge(request)
         if complaints or name is None:
             details = [{"field": where, "issue": what} for where, what in complaints]
@@ -146,12 +146,12 @@ class DocumentServer:
         status, kind, example = self.operations[name].answer
         if isinstance(example, dict) and "meta" in example:
             example = copy.deepcopy(example)
-            # Two pages, so that there is a cursor to be sent.
+            # Two pages, so that a cursor is sent.
             page = example["meta"]["page"]
             page["cursor"] = None if ("query", "cursor") in parts else page["cursor"] or "cursor of the second page"
         if kind is None:
             return status, None, b""
-        # The one operation without an example gives the document itself.
+        # The only operation without an example returns the document itself.
         return status, kind, (self.text if example is None else json.dumps(example)).encode()
 
     def _judge(self, request: Request) -> tuple[str | None, list[tuple[str, str]], frozenset[tuple[str, str]]]:
@@ -216,7 +216,7 @@ def _body(operation: Operation, request: Request) -> tuple[dict[str, Any] | None
 
 
 def _no_json(constant: str) -> None:
-    """Refuse NaN and its kin, which Python would read."""
+    """Refuse NaN and Infinity, which Python would accept."""
     raise ValueError(constant)
 
 
@@ -249,4 +249,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _do  # noqa: N815 - the library's names
 
     def log_message(self, *_: object) -> None:
-        """The response has the errors."""
+        """Log nothing, because the responses have the errors."""

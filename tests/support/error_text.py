@@ -1,4 +1,4 @@
-"""What a log could show of an error."""
+"""The text of an error that a log could show."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from planasonix_provider.simulator import Simulator
 def order_fourteen_faults(
     simulator: Simulator, seed: int = 0, *, routes: tuple[str, ...] = ("get_job",), retry_after: str = "0"
 ) -> None:
-    """Let fourteen reads fail in an order that the seed decides, in turn on each of some routes."""
+    """Plan fourteen failing reads on each of some routes in turn, in an order that depends on the seed."""
     faults: list[dict[str, Any]] = [
         *[{"kind": "status", "status": 429, "headers": {"Retry-After": retry_after}}] * 3,
         *[{"kind": "reset"}] * 3,

@@ -1,4 +1,4 @@
-"""Responses of the simulator that hang until a test releases them, and not for some time that may be too short."""
+"""Responses of the simulator that hang until a test releases them, because a fixed time may be too short."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support.webhook_target import until
 
 
 class Hanging:
-    """Whatever a ``hang`` holds back.
+    """All responses that a ``hang`` delays.
 
-    :param patch: puts it in the place of the seconds that a ``hang`` takes.
+    :param patch: replaces the sleep of a ``hang``.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:

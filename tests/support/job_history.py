@@ -1,4 +1,4 @@
-"""A Planasonix in memory: jobs that end out of order and are listed late, behind an API that fails at times."""
+"""A Planasonix in memory: jobs end out of order and are listed late, and requests fail at times."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Life:
 class History:
     """Responds as a client does, in virtual time.
 
-    :param outages: beginnings and ends of outages; each request raises ``error`` meanwhile.
-    :param newest_first: whether lists are sorted; otherwise in no order.
-    :param ahead: by how much its clock is ahead, at a time.
+    :param outages: beginnings and ends of outages, during which each request raises ``error``.
+    :param newest_first: whether lists are sorted, newest first; otherwise they have no order.
+    :param ahead: how far its clock is ahead, at a time.
     :param has_dates: whether responses have the header ``Date``.
-    :param dates_ahead: by how much more these headers are ahead, at a time.
-    :param deleted: ids of what exists no longer.
+    :param dates_ahead: how much further these headers are ahead, at a time.
+    :param deleted: ids of deleted jobs and backfills.
     :param unreadable: ids whose rows in lists have no state.
     :param is_unreadable_alone: whether the same is true of their own responses.
     :param on_request: called before each request is handled; may raise its error.

@@ -31,7 +31,7 @@ class MemoryApi:
 
     :param jobs: all jobs, newest first.
     :param backfills: all backfills, newest first.
-    :param results: what jobs have loaded; others have loaded nothing.
+    :param results: the results of jobs; other jobs have loaded nothing.
     :param ignored_filters: the filters that lists do not know.
     :param hidden_fields: the fields that lists leave out.
     :param page_size: the maximum number of rows on a page of a list.

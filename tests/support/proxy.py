@@ -1,7 +1,7 @@
-"""A proxy in front of the simulator: refuses requests as proxies do, and spoils answers as odd data does.
+"""A proxy in front of the simulator: it refuses requests as proxies do, and corrupts responses.
 
-It knows routes and answers only as the API reference has them, and shares no code with the provider or the simulator.
-While the simulator does not listen, it answers 502, as a proxy would.
+It knows routes and responses only from the API reference, and shares no code with the provider or the simulator.
+While the simulator does not listen, the proxy responds with 502, as real ones do.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any, Literal
 
-#: Which requests a proxy refuses.
+#: The requests that a proxy refuses.
 Which = Literal["reads", "writes"]
-#: What is odd in the answers about a connection's work: a NUL in each text, an endless number, or megabytes of text.
+#: The corruption of responses about a connection's work: a NUL in each text, an infinite number, or megabytes of text.
 Oddity = Literal["nul", "infinite", "huge"]
 
 _PAGE = "<!DOCTYPE html>\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n"
-#: How a proxy refuses: status, body and further headers. None of it is the API's own error.
+#: The refusals of proxies: status, body and further headers. None has an error of the API.
 REFUSALS: dict[str, tuple[int, str, dict[str, str]]] = {
     "404 html": (404, _PAGE.format(title="404 default backend"), {"Content-Type": "text/html"}),
     "403 html": (403, _PAGE.format(title="403 Forbidden"), {"Content-Type": "text/html"}),
@@ -34,9 +34,9 @@ REFUSALS: dict[str, tuple[int, str, dict[str, str]]] = {
     "302": (302, _PAGE.format(title="302 Found"), {"Content-Type": "text/html", "Location": "/login"}),
     "408": (408, _PAGE.format(title="408 Request Time-out"), {"Content-Type": "text/html"}),
 }
-#: A huge text: more than any log or database wants to keep.
+#: A text that is too large for logs and databases.
 HUGE = "x" * 3_000_000
-#: A row of a list with nothing in it that can be read.
+#: A row of a list without a readable field.
 UNREADABLE = {
     "id": None,
     "status": 7,
@@ -45,7 +45,7 @@ UNREADABLE = {
     "error": [],
     "duration_seconds": {},
 }
-#: What is wrong in a row that can still be told by its id and its state.
+#: The unreadable fields of a row whose id and state are readable.
 HALF_READABLE = {"started_at": "soon", "metrics": "none", "duration_seconds": "a while"}
 
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "host", "accept-encoding", "content-length")
@@ -53,7 +53,7 @@ _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "host", "accept-
 
 @dataclass
 class _Order:
-    """A refusal, or a spoilt list: it lasts from the first request that meets it."""
+    """A period of refusals or of corrupted lists, which begins with the first request that it affects."""
 
     name: str
     seconds: float
@@ -62,34 +62,34 @@ class _Order:
 
 
 class Proxy:
-    """A proxy on a port of its own.
+    """A proxy on its own port.
 
-    :param port: where it listens.
+    :param port: the port to listen on.
     :param upstream: the port of the simulator.
     """
 
     def __init__(self, port: int, upstream: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        #: How many answers were refused or spoilt, by what was done to them.
+        #: The numbers of refused or corrupted responses, by kind.
         self.counts: Counter[str] = Counter()
-        #: What is odd in the answers about the work of a connection.
+        #: The corruption of the responses about the work of a connection.
         self.oddities: dict[str, Oddity] = {}
         self._upstream = upstream
         self._orders: dict[str, _Order] = {}
-        # Which connection a job is on: its results do not say.
+        # The connections of jobs, because results do not contain them.
         self._connection_of: dict[str, str] = {}
         self._server: _Server | None = None
         self._lock = Lock()
 
     def open(self) -> None:
-        """Listen, if it does not yet."""
+        """Start to listen, unless it listens already."""
         if self._server is None:
             self._server = _Server(self)
             Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more, and drop every connection."""
+        """Stop listening, and drop all connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -97,49 +97,49 @@ class Proxy:
             self._server = None
 
     def refuse(self, which: Which, how: str, seconds: float) -> None:
-        """Refuse requests for a while, which begins with the first of them.
+        """Refuse requests for a period, which begins with the first of them.
 
         :param which: "reads" or "writes".
         :param how: one of :data:`REFUSALS`.
-        :param seconds: for how long.
+        :param seconds: the length of the period.
         """
         self._orders[which] = _Order(how, seconds)
 
     def spoil_lists(self, seconds: float) -> None:
-        """Put an unreadable row into each list, and make another one half readable, for a while from the first list on.
+        """Add an unreadable row to each list, and make another one half readable, for a period from the first list on.
 
-        :param seconds: for how long.
+        :param seconds: the length of the period.
         """
         self._orders["lists"] = _Order("unreadable row", seconds)
 
     def began(self, which: str) -> datetime | None:
-        """Return when the first request has met what was ordered last.
+        """Return the beginning of the latest period.
 
         :param which: "reads", "writes" or "lists".
-        :return: the time; ``None`` before there was one.
+        :return: the time of its first request; ``None`` if there was none yet.
         """
         order = self._orders.get(which)
         return order.began if order else None
 
     def calm(self) -> None:
-        """Refuse nothing and spoil no list from now on."""
+        """Stop refusing requests and corrupting lists."""
         self._orders.clear()
 
     def refusal_of(self, method: str) -> str | None:
-        """Return how a request is refused, and count it.
+        """Return the refusal of a request, and count it.
 
-        :param method: its HTTP method.
+        :param method: the HTTP method.
         :return: one of :data:`REFUSALS`, or ``None`` if the request passes.
         """
         which = "reads" if method == "GET" else "writes"
         return self._take(which, f"{which} refused: ")
 
     def spoil(self, path: str, body: bytes) -> bytes:
-        """Return an answer as it is passed on.
+        """Return the body of a response, corrupted if its connection or the current period requires it.
 
-        :param path: what was asked for.
-        :param body: the answer.
-        :return: the same, unless something in it is to be odd.
+        :param path: the path of the request.
+        :param body: the body that the simulator sent.
+        :return: the body to send to the client.
         """
         try:
             answer = json.loads(body)
@@ -169,7 +169,7 @@ class Proxy:
             return order.name
 
     def _make_odd(self, path: str, data: dict[str, Any]) -> bool:
-        """Make the answer about one piece of work odd, if its connection says so."""
+        """Corrupt the response about a job or backfill if its connection requires it; return whether it did."""
         if data.get("connection_id") and data.get("id"):
             self._connection_of[data["id"]] = data["connection_id"]
         connection_id = data.get("connection_id") or self._connection_of.get(path.split("?")[0].split("/")[-2])
@@ -187,7 +187,7 @@ class Proxy:
 
 
 def _objects(data: Any) -> Iterator[dict[str, Any]]:
-    """List what an answer is about: one thing, a list of them, or one that is wrapped once more."""
+    """Yield the objects in a response: a single one, those of a list, and those in a "job" or "backfill" field."""
     for each in data if isinstance(data, list) else [data]:
         if isinstance(each, dict):
             yield each
@@ -195,7 +195,7 @@ def _objects(data: Any) -> Iterator[dict[str, Any]]:
 
 
 def _spoil_texts(data: dict[str, Any], text: str) -> bool:
-    """Add a text to all that is free text: error message, metadata, warnings, and a NUL to the names of tables."""
+    """Add a text to error message and warnings, and a NUL also to metadata and table names; return whether it did."""
     is_spoilt = False
     if isinstance(data.get("error"), dict):
         data["error"]["message"] = f"{data['error'].get('message')} {text}"
@@ -213,7 +213,7 @@ def _spoil_texts(data: dict[str, Any], text: str) -> bool:
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves a proxy; its connections can be dropped."""
+    """Serves a proxy, and can drop its connections."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -230,12 +230,12 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        # Without the FIN that the base class sends first: a connection that is not to linger ends with a RST.
+        # Without the FIN that the base class sends first, so that a connection without linger ends with a RST.
         self._connections.discard(request)
         self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that is gone is no error of the proxy."""
+        """Ignore errors, because a client that disconnects is no error of the proxy."""
 
     def drop_connections(self) -> None:
         for connection in list(self._connections):
@@ -252,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: Any) -> None:
-        """Every request would be a line."""
+        """Log nothing, because each request would be a line."""
 
     def _answer(self) -> None:
         proxy = self.server.proxy
@@ -296,8 +296,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _reset(self) -> None:
-        """End the connection as the simulator has ended it: without an answer."""
+        """End the connection without a response, as the simulator did."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
-    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _answer  # noqa: N815 - the base class asks for these names
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _answer  # noqa: N815 - names of the base class

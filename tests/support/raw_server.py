@@ -1,4 +1,4 @@
-"""A server that sends the bytes of a test: for responses that no sound API sends."""
+"""A server that sends the bytes of a test, for invalid responses."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RawServer:
         return self
 
     def wait_for_requests(self, number: int) -> list[ReceivedRequest]:
-        """Wait until this many requests have arrived: a client that gave up early cannot know."""
+        """Wait until this many requests have arrived, because a client that timed out may be faster than the server."""
         until(lambda: len(self.requests) >= number)
         return self.requests
 
@@ -106,7 +106,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that went away is what some tests are about."""
+        """Ignore errors, because some tests close their connections early."""
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -120,7 +120,7 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         line = self.rfile.readline().decode("latin-1").split()
-        if len(line) != 3:  # no HTTP, as a TLS handshake
+        if len(line) != 3:  # not HTTP, for example a TLS handshake
             return
         headers = {name.lower(): value for name, value in http.client.parse_headers(self.rfile).items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))

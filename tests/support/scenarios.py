@@ -57,7 +57,7 @@ def routes_asked(simulator: Simulator) -> list[str]:
 
 @contextmanager
 def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterator[None]:
-    """Call a function in a thread beside the block as soon as a condition holds, however slow the machine is."""
+    """Call a function in a thread beside the block as soon as a condition holds, even on a slow machine."""
     is_over = threading.Event()
 
     def watch() -> None:
@@ -76,7 +76,7 @@ def meanwhile(act: Callable[[], object], *, once: Callable[[], bool]) -> Iterato
 
 
 def is_asked(simulator: Simulator, route: str) -> Callable[[], bool]:
-    """Return a condition: whether the simulator has got a request of a route, answered or not."""
+    """Return a condition: whether the simulator has got a request of a route, even if it has not responded."""
     return lambda: route in routes_asked(simulator)
 
 
@@ -87,7 +87,7 @@ def ring() -> None:
 
 @contextmanager
 def signal_handler(handle: Callable[[], object]) -> Iterator[None]:
-    """Handle the signal of a timer, as Airflow does that of a kill."""
+    """Handle the signal of a timer as Airflow handles the signal of a kill."""
     previous = signal.signal(signal.SIGALRM, lambda *_: handle())
     try:
         yield
@@ -114,7 +114,7 @@ def killed(
 ) -> tuple[BaseException, Log]:
     """Run a task and kill it as Airflow does: a signal handler calls ``on_kill`` and returns.
 
-    Return the error that says so, and the log. The kill comes just after the first request (of a route): after its
+    Return the error of the kill, and the log. The kill comes just after the first request (of a route): after its
     response, or without ``is_answered`` during the request; and not before ``once`` is true.
     """
     is_over = threading.Event()
@@ -158,7 +158,7 @@ def starts(simulator: Simulator) -> int:
 
 
 def fail_starts(simulator: Simulator, kind: Any, **options: Any) -> None:
-    """Let the next start fail, that of a sync and that of a backfill."""
+    """Make the next start of a sync and the next start of a backfill fail."""
     for route in START_ROUTES:
         simulator.fail(kind, route=route, **options)
 
@@ -168,7 +168,7 @@ class Killed(BaseException):
 
 
 def cut(patch: pytest.MonkeyPatch, owner: Any, name: str, *, call: int = 1, is_done: bool) -> None:
-    """End the process in a call of a method: before it has done anything, or when it is done."""
+    """End the process in a call of a method, either before or after the call has its effect."""
     whole, calls = getattr(owner, name), []
 
     def method(*arguments: Any, **options: Any) -> Any:

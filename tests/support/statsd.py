@@ -34,7 +34,7 @@ class Sample:
 
 
 class StatsdServer:
-    """Receives UDP packets on a free port, in a thread: the buffer of a socket holds some hundred."""
+    """Receives UDP packets on a free port, in a thread, because a socket buffers only some hundred."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -96,7 +96,7 @@ def _sample(line: re.Match[str]) -> Sample:
 
 
 def statsd_settings(server: StatsdServer, *, has_tags: bool = True) -> dict[str, str]:
-    """Return the environment that lets an Airflow send its metrics to a server."""
+    """Return the environment that makes an Airflow send its metrics to a server."""
     return {
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
@@ -107,7 +107,7 @@ def statsd_settings(server: StatsdServer, *, has_tags: bool = True) -> dict[str,
 
 @contextmanager
 def forgetting_stats() -> Iterator[None]:
-    """Let Airflow read ``[metrics]`` again within the block, and after it."""
+    """Make Airflow read ``[metrics]`` again within the block, and after it."""
     _forget_stats()
     try:
         yield
@@ -138,7 +138,7 @@ def _forget_stats() -> None:
 
 
 def use_logger(make: Any) -> None:
-    """Let Airflow's ``Stats`` use a logger, within :func:`forgetting_stats`."""
+    """Make Airflow's ``Stats`` use a logger, within :func:`forgetting_stats`."""
     from airflow.providers.common.compat.sdk import Stats
 
     stats: Any = Stats

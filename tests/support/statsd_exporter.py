@@ -1,4 +1,4 @@
-"""Does for tests what statsd_exporter does without a mapping: StatsD's lines become metrics that Prometheus scrapes."""
+"""A statsd_exporter without a mapping, for tests: it turns StatsD's lines into metrics that Prometheus scrapes."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Run(TaskRun):
 
     @property
     def said(self) -> str:
-        """All text of the run that a person could read."""
+        """All text of the run that a user could read."""
         return json.dumps(
             [self.log.lines, self.result, repr(self.error), self.xcoms, self.trigger_arguments, self.event],
             default=repr,
@@ -79,7 +79,7 @@ class Run(TaskRun):
 
 
 def record(logging: Any, log: Log) -> None:
-    """Let an operator or a trigger write to this log."""
+    """Make an operator or a trigger write to this log."""
     logging._log = logging._cached_logger = log
 
 
@@ -105,7 +105,7 @@ def context(
 
 
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace Airflow's variables, the state store before Airflow 3.3, by none."""
+    """Replace Airflow's variables, the state store before Airflow 3.3, by an empty store in memory."""
     kept: dict[str, str] = {}
     fake = SimpleNamespace(
         get=lambda name, default: kept.get(name, default),
@@ -119,7 +119,7 @@ def drive(make: Callable[[], BaseOperator], notes: dict[str, Any] | None = None,
     """Run a task to its end.
 
     :param make: makes the operator; called again for the resume, which is another process in a real Airflow.
-    :param notes: what earlier tries have left in Airflow's store.
+    :param notes: the content of Airflow's state store after earlier tries.
     :param ti: fields of the task instance.
     """
     run = Run(notes={} if notes is None else notes)

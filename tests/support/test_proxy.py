@@ -1,4 +1,4 @@
-"""The proxy passes on what it is not told to refuse or to spoil, failures included."""
+"""The proxy forwards everything that it need not refuse or corrupt, failures included."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def start(client: httpx.Client, connection_id: str = CONNECTION) -> str:
     return str(answer.raise_for_status().json()["data"]["job"]["id"])
 
 
-def test_it_passes_everything_on(client: httpx.Client, simulator: Simulator) -> None:
+def test_it_forwards_everything(client: httpx.Client, simulator: Simulator) -> None:
     job_id = start(client)
     direct = httpx.get(f"{simulator.url}/api/v1/jobs/{job_id}", headers={"Authorization": f"Bearer {API_KEY}"})
     answer = client.get(f"/jobs/{job_id}")
@@ -73,9 +73,7 @@ def test_a_refusal_has_no_error_of_the_api_and_no_effect(
     assert proxy.counts == {f"reads refused: {how}": 1, f"writes refused: {how}": 1}
 
 
-def test_a_refusal_begins_with_the_first_request_and_ends_when_its_time_is_up(
-    client: httpx.Client, proxy: Proxy
-) -> None:
+def test_refusals_begin_with_the_first_request_and_end_with_their_period(client: httpx.Client, proxy: Proxy) -> None:
     proxy.refuse("reads", "302", 0.1)
     time.sleep(0.2)
     assert proxy.began("reads") is None
@@ -85,9 +83,7 @@ def test_a_refusal_begins_with_the_first_request_and_ends_when_its_time_is_up(
     assert client.get("/jobs").is_success
 
 
-def test_a_connection_that_the_simulator_resets_or_cuts_is_lost_here_too(
-    client: httpx.Client, simulator: Simulator
-) -> None:
+def test_it_forwards_resets_and_truncated_responses(client: httpx.Client, simulator: Simulator) -> None:
     job_id = start(client)
     for kind in ("reset", "cut"):
         simulator.fail(kind)
@@ -98,7 +94,7 @@ def test_a_connection_that_the_simulator_resets_or_cuts_is_lost_here_too(
     assert client.get(f"/jobs/{job_id}").is_success
 
 
-def test_it_answers_502_without_a_simulator_and_nobody_once_it_is_closed(proxy: Proxy, client: httpx.Client) -> None:
+def test_it_responds_with_502_without_a_simulator_and_refuses_once_closed(proxy: Proxy, client: httpx.Client) -> None:
     alone = Proxy(free_port(), free_port())
     alone.open()
     assert httpx.get(f"{alone.url}/api/v1/jobs").status_code == 502
@@ -110,7 +106,7 @@ def test_it_answers_502_without_a_simulator_and_nobody_once_it_is_closed(proxy: 
     alone.close()
 
 
-def test_closing_it_drops_the_connections_that_wait(proxy: Proxy, client: httpx.Client) -> None:
+def test_closing_it_drops_open_connections(proxy: Proxy, client: httpx.Client) -> None:
     assert client.get("/jobs").is_success
     proxy.close()
     with pytest.raises(httpx.TransportError):
@@ -143,7 +139,7 @@ def test_a_huge_text_is_in_message_and_warning(client: httpx.Client, proxy: Prox
     assert results["tables"][0]["name"] == "public.orders"
 
 
-def test_an_endless_duration(client: httpx.Client, proxy: Proxy) -> None:
+def test_an_infinite_duration(client: httpx.Client, proxy: Proxy) -> None:
     proxy.oddities = {CONNECTION: "infinite"}
     answer = client.get(f"/jobs/{start(client)}")
     assert '"duration_seconds": Infinity' in answer.text

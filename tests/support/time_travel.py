@@ -1,4 +1,4 @@
-"""Hours that pass at once, from one moment on, and only while somebody sleeps."""
+"""Simulated time, which passes only during sleeps, so that hours take no time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 @contextmanager
 def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iterator[TravelledClock]:
-    """Let time pass only while somebody sleeps, from a moment on.
+    """Start a clock at a given time that advances only during sleeps.
 
-    :param monkeypatch: what the test has put in the place of others until here stays.
+    :param monkeypatch: its patches so far stay.
     """
-    # It imports Airflow.
+    # Imported here, because it imports Airflow.
     from planasonix_provider.testing.time_travel import travel_time
 
     with travel_time(began) as travelled:
@@ -32,7 +32,7 @@ def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iter
 def steps_while_asleep(
     travel: TravelledClock, *steps: tuple[Callable[[], bool], Callable[[], object]]
 ) -> Iterator[None]:
-    """Take steps one after the other, each when its condition is true at the end of a sleep. All must happen."""
+    """Run steps in order, each at the end of the first sleep after which its condition is true. All must run."""
     left, pass_time = list(steps), travel.sleep
 
     def sleep(seconds: float) -> None:
@@ -43,4 +43,4 @@ def steps_while_asleep(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(travel, "sleep", sleep)
         yield
-    assert left == [], "all steps have happened"
+    assert left == [], "some steps did not run"

@@ -145,7 +145,7 @@ class Triggerer:
         return bool(self._outbox)
 
     async def kill(self) -> None:
-        """End it without storing anything more."""
+        """End the process without storing more events."""
         assert self._syncing
         tasks = [self._syncing, *self._tasks]
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Stands where the network would, which knows no virtual time."""
+"""A Planasonix without a network, because a network does not follow virtual time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = Job | Exception
 
 @dataclass
 class Planasonix:
-    """Answers after ``seconds``, and counts."""
+    """Responds after ``seconds``, and counts requests."""
 
     answer: Callable[[str, str], Answer] = lambda key, path: Job(id=path.rsplit("/", 1)[1], status="running")
     key: str = "plnx_old"
@@ -45,7 +45,7 @@ class Planasonix:
 
 
 class Client(AsyncClient):
-    """The client, up to where it would send something."""
+    """A client that sends its requests to a :class:`Planasonix`."""
 
     def __init__(self, planasonix: Planasonix, pace: RateLimiter) -> None:
         super().__init__(ClientConfig(api_key=SecretStr(planasonix.key)))
@@ -79,20 +79,20 @@ class Client(AsyncClient):
 
 
 def all_answers(wait: PollSubscription[Any]) -> asyncio.Queue[Any]:
-    """Return all responses of a wait, which itself is notified of new states only."""
+    """Return a queue of all responses to a subscription, which itself gets only new states."""
     answers: asyncio.Queue[Any] = asyncio.Queue()
     wait.answer = answers.put_nowait  # type: ignore[method-assign]
     return answers
 
 
 def refused_once(retry_after: float) -> Callable[[str, str], Answer]:
-    """Answer the first request with a 429."""
+    """Return an ``answer`` whose first response is a 429."""
     refusals = [api_error(429, retry_after=retry_after)]
     return lambda key, path: refusals.pop() if refusals else Job(id="j", status="running")
 
 
 async def polls(poller: Poller, job_id: str, *, interval: float, number: int) -> list[Any]:
-    """Return the next answers of a wait."""
+    """Return the next responses to a subscription."""
     async with poller.wait(routes.get_job(job_id), interval) as wait:
         answers = all_answers(wait)
         return [await answers.get() for _ in range(number)]
