@@ -1,4 +1,4 @@
-"""The tests that the docs show, run as whoever copies them would: in a pytest of their own, by the entry point."""
+"""The example tests of the docs pass in their own pytest, which loads the plugin by its entry point."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow("runs pytest in processes of their own")
+pytestmark = pytest.mark.slow("starts pytest")
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "example_tests"
-#: Other plugins import much, and are not what is looked at.
+#: Without other plugins, because they import many modules.
 ALONE = ("-p", "no:schemathesis", "-p", "no:time_machine")
 
 
 def run_pytest(folder: Path, *options: str, code: str = "import pytest, sys; sys.exit(pytest.main())") -> str:
-    """Run pytest in a process of its own; give what it wrote."""
+    """Run pytest in a new process; return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST"))}
     ran = subprocess.run(
         [sys.executable, "-c", code, "-q", "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", *options],
@@ -39,7 +39,7 @@ def test_the_examples_pass(processes: list[str]) -> None:
     assert f"{count} passed" in told
 
 
-def test_a_run_that_does_not_use_the_plugin_pays_nothing_for_it(tmp_path: Path) -> None:
+def test_an_unused_plugin_imports_no_large_package(tmp_path: Path) -> None:
     (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
     loaded = (
         "import pytest, sys; code = pytest.main();"
@@ -59,7 +59,7 @@ def test_a_run_that_does_not_use_the_plugin_pays_nothing_for_it(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("module", "extra"), [("time_machine", "testing"), ("fastapi", "simulator")], ids=["time-machine", "fastapi"]
 )
-def test_the_plugin_says_which_extra_it_lacks(tmp_path: Path, module: str, extra: str) -> None:
+def test_the_plugin_names_the_missing_extra(tmp_path: Path, module: str, extra: str) -> None:
     (tmp_path / "conftest.py").write_text(f"import sys\nsys.modules[{module!r}] = None\n")
     (tmp_path / "test_it.py").write_text("def test_it(planasonix):\n    pass\n")
     told = run_pytest(tmp_path, *ALONE, code="import pytest, sys; sys.exit(pytest.main() != 1)")

@@ -1,4 +1,4 @@
-"""Whole DAGs as Airflow itself runs them, with its guards and its own handling of deferral, retries and skips."""
+"""Whole DAGs in Airflow itself, with its guards and its handling of deferral, retries and skips."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ with DAG("{name}", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) a
 RunDag = Callable[[str], str]
 
 needs_a_try_in_events = pytest.mark.skipif(
-    HAS_STALE_EVENTS, reason="dag.test() of Airflow 3.0 passes old events to retries, and tells triggers no try"
+    HAS_STALE_EVENTS, reason="dag.test() of Airflow 3.0 passes old events to retries, and no try number to triggers"
 )
 pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
 
 @pytest.fixture
 def run_dag() -> Iterator[RunDag]:
-    # Airflow 3.1 reads a DAG that it knows no second time.
+    # Airflow 3.1 does not read a known DAG again.
     name = f"in_a_dag_{uuid4().hex}"
     path = DAGS_FOLDER / f"{name}.py"
 
@@ -58,7 +58,7 @@ class TestASync:
     @pytest.mark.parametrize(
         "deferrable", [False, pytest.param(True, marks=needs_a_try_in_events)], ids=["on a worker", "deferred"]
     )
-    def test_is_cancelled_at_its_timeout_and_tried_again_after_the_retrys_delay(
+    def test_is_cancelled_at_its_timeout_and_retried_after_the_retry_delay(
         self, planasonix: Planasonix, run_dag: RunDag, deferrable: bool
     ) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(hours=30), times=1)
@@ -72,7 +72,7 @@ class TestASync:
         assert timedelta(hours=3) < planasonix.waited < timedelta(hours=4)
 
 
-def test_sensors_end_as_wanted_in_each_way_and_no_guard_complains(
+def test_sensors_succeed_in_each_mode_and_pass_airflows_guard(
     planasonix: Planasonix,
     run_dag: RunDag,
     capfd: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""What a test of somebody's DAG says of Planasonix, and what it is told."""
+"""The fixture ``planasonix``: how tests of DAGs plan outcomes, and check what was started."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from planasonix_provider.testing.travelled_clock import TravelledClock
 
 ORDERS = "conn_orders"
 WINDOW = {"start_at": "2025-01-01", "end_at": "2025-02-01"}
-#: More requests than anything here needs, and fewer than an hour of looks makes.
+#: More requests than any of these tests needs, and fewer than the polls of one hour.
 FEW = 40
 
 both_ways = pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "deferred"])
@@ -52,7 +52,7 @@ def sensor(job_id: Any, **how: Any) -> PlanasonixJobSensor:
 
 class TestOutcomes:
     @both_ways
-    def test_what_is_to_be_loaded_is_loaded(self, planasonix: Planasonix, deferrable: bool) -> None:
+    def test_planned_results_are_loaded(self, planasonix: Planasonix, deferrable: bool) -> None:
         planasonix.will_succeed(ORDERS, tables={"public.orders": 1200}, warnings={"late_rows": "Some came late."})
         for task in (sync(deferrable=deferrable), backfill(deferrable=deferrable)):
             result = planasonix.run(task).result
@@ -61,12 +61,12 @@ class TestOutcomes:
 
     @both_ways
     @pytest.mark.parametrize("make", [sync, backfill])
-    def test_what_is_to_fail_fails_and_says_why(self, planasonix: Planasonix, deferrable: bool, make: Any) -> None:
+    def test_a_planned_failure_fails_with_its_error(self, planasonix: Planasonix, deferrable: bool, make: Any) -> None:
         planasonix.will_fail(ORDERS, code="source_unreachable", message="No route to host.")
         with pytest.raises(PlanasonixJobFailedError, match=r"(?s)source_unreachable.*No route to host"):
             planasonix.run(make(deferrable=deferrable))
 
-    def test_some_come_first_and_then_the_others(self, planasonix: Planasonix) -> None:
+    def test_a_plan_with_times_ends(self, planasonix: Planasonix) -> None:
         planasonix.will_fail(ORDERS, times=2)
         for number in range(3):
             if number < 2:
@@ -76,7 +76,7 @@ class TestOutcomes:
                 planasonix.run(sync())
         assert [start.status for start in planasonix.started()] == ["failed", "failed", "succeeded"]
 
-    def test_a_connection_that_nobody_has_named_does_not_exist(self, planasonix: Planasonix) -> None:
+    def test_a_connection_must_be_added(self, planasonix: Planasonix) -> None:
         with pytest.raises(Exception, match="no connection 'conn_orders'"):
             planasonix.run(sync())
         planasonix.add_connections(ORDERS)
@@ -91,7 +91,9 @@ class TestOutcomes:
             ({"connection_id": "conn/1"}, r"connection_id: got 'conn/1', allowed is an id"),
         ],
     )
-    def test_nonsense_is_refused_by_name(self, planasonix: Planasonix, wrong: dict[str, Any], message: str) -> None:
+    def test_an_invalid_argument_is_refused_by_its_name(
+        self, planasonix: Planasonix, wrong: dict[str, Any], message: str
+    ) -> None:
         with pytest.raises(ValueError, match=message):
             planasonix.will_succeed(**{"connection_id": ORDERS, **wrong})
 
@@ -108,7 +110,9 @@ class TestTime:
         assert len(planasonix.simulator.requests) < FEW
 
     @both_ways
-    def test_work_that_takes_too_long_is_cancelled_in_time(self, planasonix: Planasonix, deferrable: bool) -> None:
+    def test_work_that_takes_too_long_is_cancelled_at_the_timeout(
+        self, planasonix: Planasonix, deferrable: bool
+    ) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(days=1))
         with pytest.raises(PlanasonixTimeoutError):
             planasonix.run(sync(deferrable=deferrable, timeout=timedelta(hours=5)))
@@ -118,9 +122,7 @@ class TestTime:
         assert planasonix.assert_started(ORDERS).status == "cancelled"
 
     @pytest.mark.parametrize("how", [{}, {"mode": "reschedule"}, {"deferrable": True}])
-    def test_a_sensor_sees_the_end_of_a_long_job_and_minds_its_timeout(
-        self, planasonix: Planasonix, how: dict[str, Any]
-    ) -> None:
+    def test_a_sensor_waits_for_a_long_job_until_its_timeout(self, planasonix: Planasonix, how: dict[str, Any]) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(hours=6))
         job_id = planasonix.run(sync(wait_for_completion=False)).xcoms["job_id"]
         with pytest.raises(AirflowSensorTimeout):
@@ -132,7 +134,7 @@ class TestTime:
         assert len(planasonix.simulator.requests) < FEW
 
     @both_ways
-    def test_an_outage_is_looked_at_as_often_as_ever(self, planasonix: Planasonix, deferrable: bool) -> None:
+    def test_no_polls_are_skipped_in_an_outage(self, planasonix: Planasonix, deferrable: bool) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(hours=6))
         planasonix.simulator.fail("status", route="get_job", status=503, skip=1, times=20)
         planasonix.simulator.fail("status", route="list_jobs", status=503, times=None)
@@ -141,7 +143,7 @@ class TestTime:
         with pytest.raises(PlanasonixOutageError):
             planasonix.run(sync(deferrable=deferrable, poll_interval=60))
 
-    def test_a_test_may_let_time_pass(self, planasonix: Planasonix) -> None:
+    def test_a_test_can_advance_time(self, planasonix: Planasonix) -> None:
         planasonix.add_connections(ORDERS)
         planasonix.run(sync(wait_for_completion=False))
         planasonix.advance(timedelta(hours=1))
@@ -149,8 +151,8 @@ class TestTime:
         assert planasonix.waited > timedelta(hours=1)
 
 
-class TestWhatWasStarted:
-    def test_is_told_with_its_parameters(self, planasonix: Planasonix) -> None:
+class TestStartedWork:
+    def test_is_found_by_its_parameters(self, planasonix: Planasonix) -> None:
         planasonix.add_connections(ORDERS)
         planasonix.run(sync(pipeline_id="pl_1", priority="high", metadata={"ticket": "OPS-1", "team": "data"}))
         planasonix.run(backfill(tables=["public.orders"]))
@@ -164,7 +166,7 @@ class TestWhatWasStarted:
         assert len(planasonix.started(pipeline_id=None)) == 1
         planasonix.assert_not_started(metadata={"ticket": "OPS-2"})
 
-    def test_is_told_in_the_message_where_something_else_was_expected(self, planasonix: Planasonix) -> None:
+    def test_is_listed_in_the_message_of_a_failed_assertion(self, planasonix: Planasonix) -> None:
         with pytest.raises(pytest.fail.Exception) as nothing:
             planasonix.assert_started(ORDERS, kind="sync")
         assert str(nothing.value) == "A sync of conn_orders was not started. What was started:\n  nothing"
@@ -196,7 +198,7 @@ class TestWhatWasStarted:
             ({"metadata": "OPS-1"}, "metadata: got 'OPS-1', allowed is a mapping"),
         ],
     )
-    def test_is_not_to_be_asked_for_by_what_does_not_exist(
+    def test_cannot_be_searched_by_unknown_parameters(
         self, planasonix: Planasonix, asked: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(ValueError, match=message):
@@ -215,13 +217,13 @@ class TestOneTask:
 
 
 class TestConnections:
-    def test_lead_here_by_any_name(self, planasonix: Planasonix) -> None:
+    def test_of_any_name_lead_to_the_simulator(self, planasonix: Planasonix) -> None:
         planasonix.add_connections(ORDERS)
         planasonix.add_airflow_connection("planasonix_eu")
         planasonix.run(sync(planasonix_conn_id="planasonix_eu", deferrable=True))
         planasonix.assert_started(ORDERS)
 
-    def test_to_anywhere_else_are_refused(self, planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_to_other_hosts_are_refused(self, planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> None:
         real = '{"conn_type": "planasonix", "password": "plnx_of_the_real_one"}'
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_EU", real)
         with pytest.raises(PlanasonixConfigurationError, match=r"leads to https://api\.planasonix\.com") as refused:
@@ -229,27 +231,27 @@ class TestConnections:
         assert "plnx_of_the_real_one" not in str(refused.value)
 
 
-class TestOneTestLeavesNothingToTheNext:
+class TestIsolation:
     names = ("AIRFLOW_CONN_PLANASONIX_DEFAULT", "AIRFLOW_CONN_PLANASONIX_EU")
 
-    def test_what_it_sets(self, planasonix: Planasonix) -> None:
+    def test_one_test_changes_environment_time_and_simulator(self, planasonix: Planasonix) -> None:
         planasonix.add_airflow_connection("planasonix_eu")
         planasonix.will_fail(ORDERS)
         planasonix.simulator.fail("status", times=None)
         planasonix.advance(timedelta(days=1))
         assert all(name in os.environ for name in self.names)
 
-    def test_is_gone(self) -> None:
+    def test_environment_and_time_are_restored(self) -> None:
         assert not any(name in os.environ for name in self.names)
         assert abs(datetime.now(UTC).timestamp() - time.clock_gettime(time.CLOCK_REALTIME)) < 60
 
-    def test_nor_is_anything_known_of_a_rate_limit(self, _planasonix_simulator: Simulator) -> None:  # noqa: PT019
+    def test_no_rate_limiter_is_left(self, _planasonix_simulator: Simulator) -> None:  # noqa: PT019
         with use_simulator(_planasonix_simulator) as planasonix:
             planasonix.add_connections(ORDERS)
             planasonix.run(sync())
         assert not rate_limiter._rate_limiters
 
-    def test_and_the_next_one_starts_anew(self, planasonix: Planasonix) -> None:
+    def test_the_simulator_is_reset(self, planasonix: Planasonix) -> None:
         assert planasonix.started() == []
         assert planasonix.waited < timedelta(hours=1)
         planasonix.add_connections(ORDERS)
@@ -290,12 +292,12 @@ class TestAMappedTask:
         planasonix.assert_not_started("conn_a")
 
     @pytest.mark.parametrize("map_index", [-1, 2])
-    def test_without_a_fitting_index_is_an_error(self, planasonix: Planasonix, map_index: int) -> None:
+    def test_with_an_invalid_index_is_an_error(self, planasonix: Planasonix, map_index: int) -> None:
         task = in_a_dag(lambda _: PlanasonixSyncOperator.partial(**self.HOW).expand(connection_id=["conn_a", "conn_b"]))
         with pytest.raises(ValueError, match=f"map_index: got {map_index}, .* mapped to 2 instances. Pass a map_index"):
             planasonix.run(task, map_index=map_index)
 
-    def test_is_not_what_others_are(self, planasonix: Planasonix) -> None:
+    def test_cannot_be_confused_with_an_unmapped_task(self, planasonix: Planasonix) -> None:
         with pytest.raises(ValueError, match="map_index: got 0, and task 'load' is not mapped"):
             planasonix.run(sync(), map_index=0)
         with pytest.raises(ValueError, match=r"task: got 'load', which is not mapped. Run it with planasonix.run\("):
@@ -325,14 +327,14 @@ class TestXComsOfOtherTasks:
         result = planasonix.run(sensor(template), xcoms={"start": runs}).result
         assert result["job_id"] == runs[1].xcoms["job_id"]
 
-    def test_that_the_test_does_not_give_are_an_error(self, planasonix: Planasonix) -> None:
+    def test_are_an_error_if_the_test_does_not_pass_them(self, planasonix: Planasonix) -> None:
         with pytest.raises(LookupError, match=r"The test gives no XCom of task 'start'. Pass xcoms=\{'start': …\}"):
             planasonix.run(sensor("{{ ti.xcom_pull(task_ids='start', key='job_id') }}"))
 
 
-class TestWorkThatSomebodyElseStarts:
+class TestAnExternalStart:
     @pytest.mark.parametrize("how", [{}, {"mode": "reschedule"}, {"deferrable": True}])
-    def test_later_is_seen_in_travelled_time(self, planasonix: Planasonix, how: dict[str, Any]) -> None:
+    def test_is_seen_at_its_simulated_time(self, planasonix: Planasonix, how: dict[str, Any]) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(hours=1))
         planasonix.start_externally(ORDERS, after=timedelta(hours=30), metadata={"by": "a person"})
         began = datetime.now(UTC)
@@ -347,7 +349,7 @@ class TestWorkThatSomebodyElseStarts:
         assert timedelta(hours=29, minutes=59) < job.created_at - began < timedelta(hours=30, minutes=1)
         planasonix.assert_started(ORDERS, metadata={"by": "a person"})
 
-    def test_now_is_in_the_way_of_the_task(self, planasonix: Planasonix) -> None:
+    def test_conflicts_with_the_task(self, planasonix: Planasonix) -> None:
         planasonix.start_externally(ORDERS)
         with pytest.raises(PlanasonixConflictError):
             planasonix.run(sync())
@@ -366,7 +368,7 @@ class TestWorkThatSomebodyElseStarts:
         planasonix.assert_started(ORDERS, kind="backfill", tables=["public.orders"])
 
 
-def test_time_passes_again_when_the_request_of_another_thread_is_over() -> None:
+def test_time_passes_again_after_the_request_of_another_thread() -> None:
     travel = TravelledClock()
     travel.in_flight = 1
     sleeper = threading.Thread(target=travel.run, args=(asyncio.sleep(3600),), daemon=True)
