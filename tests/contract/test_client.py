@@ -1,4 +1,4 @@
-"""Each request that the client can make is one that the OpenAPI document allows, and it can make all that is in there.
+"""The client sends only requests that the OpenAPI document allows, and can send everything in the document.
 
 ``HYPOTHESIS_EXAMPLES=100 pytest tests/contract/test_client.py`` tries a hundred times as many requests as usual.
 """
@@ -73,13 +73,13 @@ def values(parameter: inspect.Parameter) -> st.SearchStrategy[Any]:
         return BY_NAME[parameter.name]
     kinds = set(typing.get_args(parameter.annotation) or [parameter.annotation]) - {type(None)}
     kinds = {one for kind in kinds for one in (typing.get_args(kind) or [kind])}
-    # A time may be given as text, but no text is a time.
+    # A time may be given as text, but random texts are no times.
     return st.one_of(*(BY_TYPE[kind] for kind in sorted(kinds - {str} if datetime in kinds else kinds, key=str)))
 
 
 @st.composite
 def arguments(draw: st.DrawFn, name: str, *, whole: bool = False) -> dict[str, Any]:
-    """Arguments of a route, with some of the optional ones, or with all."""
+    """Arguments of a route, with some or all of the optional ones."""
     drawn = {}
     for parameter in inspect.signature(getattr(routes, name), eval_str=True).parameters.values():
         is_needed = parameter.default is parameter.empty
@@ -96,7 +96,7 @@ def arguments(draw: st.DrawFn, name: str, *, whole: bool = False) -> dict[str, A
 
 
 class Caller:
-    """Calls the API in one of the three ways, over connections that stay open."""
+    """Calls the API in one of the three ways, over persistent connections."""
 
     def __init__(self, way: str, url: str) -> None:
         self.way = way
@@ -146,12 +146,12 @@ def caller(request: pytest.FixtureRequest, server: DocumentServer, monkeypatch: 
     caller.close()
 
 
-def test_every_operation_of_the_document_is_a_method_and_every_method_one(server: DocumentServer) -> None:
+def test_the_document_has_the_same_operations_as_the_client(server: DocumentServer) -> None:
     assert sorted(server.operations) == ROUTES
 
 
 @pytest.mark.parametrize("name", ROUTES)
-def test_every_request_is_allowed_and_its_answer_read(caller: Caller, server: DocumentServer, name: str) -> None:
+def test_every_request_is_valid_and_its_response_is_read(caller: Caller, server: DocumentServer, name: str) -> None:
     @settings(max_examples=8 * TIMES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(arguments(name))
     def try_it(given: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def test_every_request_is_allowed_and_its_answer_read(caller: Caller, server: Do
 
 
 def assert_read(server: DocumentServer, name: str, answer: Any) -> None:
-    """All of the example is in what the call gave."""
+    """Check that a call has returned the whole example."""
     kind, example = server.operations[name].answer[1:]
     if kind != "application/json":
         assert answer == (None if kind is None else server.text)
@@ -181,7 +181,7 @@ def assert_read(server: DocumentServer, name: str, answer: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ROUTES)
-def test_all_that_the_document_has_can_be_sent_and_is(caller: Caller, server: DocumentServer, name: str) -> None:
+def test_every_part_of_a_documented_request_is_sent(caller: Caller, server: DocumentServer, name: str) -> None:
     @settings(max_examples=3 * TIMES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(arguments(name, whole=True))
     def try_it(given: dict[str, Any]) -> None:
@@ -230,7 +230,7 @@ WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
         ("POST", SYNC, {"content": b"a=b", "headers": {"Content-Type": "text/plain"}}, "Content-Type: is 'text/p"),
     ],
 )  # fmt: skip
-def test_the_server_refuses_what_is_not_in_the_document(
+def test_the_server_refuses_undocumented_requests(
     server: DocumentServer, method: str, path: str, more: dict[str, Any], said: str
 ) -> None:
     headers = {"Authorization": f"Bearer {KEY}", "Accept": "application/json", "Content-Type": "application/json"}

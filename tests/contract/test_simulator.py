@@ -1,7 +1,7 @@
 """The simulator follows the OpenAPI document for all requests that schemathesis generates.
 
-By itself this takes seconds, and asks the same each time; ``make contract`` asks more, and something else each time.
-``HYPOTHESIS_EXAMPLES=100 CONTRACT_SEED=7 pytest tests/contract/test_simulator.py`` asks a hundred times as much.
+By default this takes seconds, and sends the same requests each time; ``make contract`` sends more, and other ones each
+time. ``HYPOTHESIS_EXAMPLES=100 CONTRACT_SEED=7 pytest tests/contract/test_simulator.py`` sends a hundred times as many.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from planasonix_provider.simulator.webhooks.webhook_sender import WebhookSender
 
 pytestmark = pytest.mark.slow("tries hundreds of requests")
 
-#: How many requests are thought up for each operation, besides those that cover each of its parameters.
+#: The number of requests generated for each operation, besides those that cover each of its parameters.
 EXAMPLES = 5 * int(os.environ.get("HYPOTHESIS_EXAMPLES", "1"))
 SEED = int(os.environ.get("CONTRACT_SEED", "1"))
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 #: The resources at the start of a test, named by the document's examples, so that not every response is a 404.
 FIRST = {"job": ["job_01jq8syncabc"], "bf": ["bf_01jq8bfill01"], "wh": ["wh_01jq8hook02"]}
 WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
-#: Some of the URLs that the document allows, and all of these make sense.
+#: A part of the URLs that the document allows; each of these is valid.
 RECEIVER = re.compile(r"https://[A-Za-z0-9.-]+(/[!-~]*)?")
 NOON = datetime(2025, 3, 27, 12, tzinfo=UTC)
 
@@ -62,7 +62,7 @@ schema = schemathesis.openapi.from_path(
 
 
 class World:
-    """A simulator in which the same happens whenever the same is asked: time passes, and post goes out, when told."""
+    """A deterministic simulator: its time passes, and its webhooks are sent, only in :meth:`go_on`."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -80,7 +80,7 @@ class World:
         return next(self.ids.setdefault(prefix, chain(FIRST.get(prefix, ()), map(f"{prefix}_{{}}".format, count()))))
 
     def begin(self) -> None:
-        """Start with one of each."""
+        """Start over with a job, a backfill and a webhook."""
         self.now = NOON
         self.ids.clear()
         self.simulator.reset()
@@ -90,7 +90,7 @@ class World:
         self.simulator.workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(WINDOW))
 
     def go_on(self) -> None:
-        """Wait a second, in which every second delivery arrives."""
+        """Advance time by a second, in which every other delivery succeeds."""
         self.now += timedelta(seconds=1)
         self.simulator.workspace.webhooks.advance()
         outbox = self.simulator.workspace.webhooks.outbox
@@ -99,7 +99,7 @@ class World:
 
     @property
     def call(self) -> dict[str, Any]:
-        """How a request reaches it."""
+        """The arguments that make a request reach the simulator."""
         headers = {"Authorization": f"Bearer {self.simulator.api_key}"}
         return {"base_url": self.simulator.url, "headers": headers}
 
@@ -121,13 +121,13 @@ def session() -> Iterator[requests.Session]:
 
 
 def sensible(case: schemathesis.Case) -> schemathesis.Case:
-    """Make a request that the document allows one that makes sense: what is wrong with others, no schema can say."""
+    """Return a documented request with valid values only, because a schema cannot express all rules."""
     if not case.meta.generation.mode.is_positive:
         return case
-    # A cursor is one that a page gave.
+    # Valid cursors come from pages.
     case.query.pop("cursor", None)
     _in_order(case.query, "since", "until")
-    # What a body's schema does not name may be there too, and be anything.
+    # A body may also have fields that its schema does not name, with any values.
     name, body = case.operation.definition.raw["operationId"], case.body
     if name == "trigger_backfill":
         _in_order(body, "start_at", "end_at")
@@ -146,7 +146,7 @@ def sensible(case: schemathesis.Case) -> schemathesis.Case:
 
 
 def _names(names: list[str]) -> list[str]:
-    """Names that are not blank, each once."""
+    """Return the names that are not blank, without duplicates."""
     return list(dict.fromkeys(name for name in names if name.strip())) or ["job.failed"]
 
 
@@ -160,17 +160,15 @@ def _moment(text: str) -> datetime:
 
 
 @schema.parametrize()
-def test_an_operation_is_what_the_document_says(
-    case: schemathesis.Case, world: World, session: requests.Session
-) -> None:
+def test_an_operation_follows_the_document(case: schemathesis.Case, world: World, session: requests.Session) -> None:
     world.begin()
     world.go_on()
     sensible(case).call_and_validate(session=session, **world.call)
 
 
-def test_a_story_is_what_the_document_says(world: World, session: requests.Session) -> None:
+def test_a_sequence_of_requests_follows_the_document(world: World, session: requests.Session) -> None:
     class Story(schema.as_state_machine()):
-        """Ids in one response are requested next."""
+        """Requests use ids from earlier responses."""
 
         def setup(self) -> None:
             world.begin()
@@ -185,7 +183,7 @@ def test_a_story_is_what_the_document_says(world: World, session: requests.Sessi
     run_state_machine_as_test(
         seed(SEED)(Story),
         settings=settings(
-            # A deletion, and a look at what it deleted, takes a while to come about.
+            # A deletion followed by a request for the deleted object is rare.
             max_examples=4 * EXAMPLES,
             stateful_step_count=8,
             phases=[Phase.generate],

@@ -1,6 +1,6 @@
-"""Prism, a server that others wrote, is given the OpenAPI document: every method of the client gets on with it.
+"""Every method of the client works with Prism, an independent mock server for the OpenAPI document.
 
-``make contract`` installs Prism, which needs Node.js, and runs this. The plain tests leave it out.
+``make contract`` installs Prism, which needs Node.js, and runs this. Other test runs leave it out.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PRISM = ROOT / ".prism" / "node_modules" / ".bin" / "prism"
 
 
 class Prism:
-    """Prism on a free port of this machine, with requests validated.
+    """Prism on a free local port; it validates requests.
 
-    :param answers: "examples", those of the document, or "made up": from its schemas, and other ones each time.
+    :param answers: "examples" for those of the document, or "made up" for responses that it generates each time.
     """
 
     def __init__(self, answers: str) -> None:
         self.is_making_up = answers == "made up"
-        #: How often to ask for the same.
+        #: How often to repeat each request.
         self.times = 10 if self.is_making_up else 1
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
@@ -51,7 +51,7 @@ class Prism:
                 break
         else:
             pytest.fail(f"Prism did not start:\n{''.join(said)}")
-        # A full pipe would stop it.
+        # Prism would block on a full pipe.
         threading.Thread(target=self._process.stdout.read, daemon=True).start()
 
     def stop(self) -> None:
@@ -74,12 +74,12 @@ def style(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
     return CallStyle(request.param)
 
 
-#: Prism cannot answer YAML, see below.
+#: Prism cannot send YAML; see below.
 JSON_ROUTES = [name for name in EXAMPLE_CALLS if name != "get_openapi"]
 
 
 @pytest.mark.parametrize("name", [name for name in JSON_ROUTES if not is_list(name)])
-def test_a_method_gets_what_it_promises(prism: Prism, style: CallStyle, name: str) -> None:
+def test_a_method_returns_its_type(prism: Prism, style: CallStyle, name: str) -> None:
     call = EXAMPLE_CALLS[name]
     here = make_config(prism.url, organization_id="org_1")
     for given in [call.required, {**call.required, **call.optional}] * prism.times:
@@ -89,9 +89,9 @@ def test_a_method_gets_what_it_promises(prism: Prism, style: CallStyle, name: st
 
 
 @pytest.mark.parametrize("name", [name for name in JSON_ROUTES if is_list(name)])
-def test_a_list_gives_what_it_promises(prism: Prism, style: CallStyle, name: str) -> None:
+def test_a_list_has_items_of_its_type(prism: Prism, style: CallStyle, name: str) -> None:
     call = EXAMPLE_CALLS[name]
-    # Pages that are made up have a cursor or have none; that of the examples which has one never ends, see below.
+    # A generated page may have a cursor. The example with a cursor never ends, see below.
     limit = 20 if prism.is_making_up else 1
     for given in [{**call.required, "limit": limit}, {**call.required, **call.optional, "limit": limit}] * prism.times:
         items = style.take_items(
@@ -110,14 +110,14 @@ def test_a_list_without_a_cursor_is_one_page(prism: Prism, style: CallStyle) -> 
 
 
 @pytest.mark.parametrize("prism", ["examples"], indirect=True)
-def test_a_page_that_is_its_own_next_one_is_no_endless_list(prism: Prism, style: CallStyle) -> None:
+def test_a_page_with_its_own_cursor_is_an_error(prism: Prism, style: CallStyle) -> None:
     """Prism answers every cursor with the same example."""
     with pytest.raises(PlanasonixUnreadableError, match="names itself as the next page"):
         style.take_items(make_config(prism.url), None, lambda client: client.list_backfills())
 
 
-def test_the_one_thing_that_prism_cannot_answer_is_yaml(prism: Prism, style: CallStyle) -> None:
-    """It lets the request pass, and then has nothing to write the answer with."""
+def test_prism_cannot_send_yaml(prism: Prism, style: CallStyle) -> None:
+    """Prism accepts the request, but cannot serialize the response."""
     with httpx.Client(base_url=prism.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client:
         problem = client.get("/api/v1/openapi.yaml", headers={"Accept": "application/yaml"}).json()
     complaints = problem.get("validation", [])
@@ -136,12 +136,12 @@ def test_the_one_thing_that_prism_cannot_answer_is_yaml(prism: Prism, style: Cal
         ("POST", "/api/v1/connections/conn_1/sync", {"metadata": 1}),
     ],
 )
-def test_prism_refuses_what_the_document_does_not_allow(prism: Prism, method: str, path: str, body: Any) -> None:
-    """So that what it lets pass above means something."""
+def test_prism_refuses_invalid_requests(prism: Prism, method: str, path: str, body: Any) -> None:
+    """Otherwise, the tests above would prove nothing."""
     with httpx.Client(base_url=prism.url, trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client:
         assert client.request(method, path, json=body).status_code in (400, 422)
 
 
-def test_prism_refuses_who_has_no_key(prism: Prism) -> None:
+def test_prism_refuses_a_request_without_a_key(prism: Prism) -> None:
     with httpx.Client(base_url=prism.url, trust_env=False) as client:
         assert client.get("/api/v1/jobs").status_code == 401
