@@ -92,7 +92,7 @@ def test_a_night_without_figures_fails_and_stores_nothing(clone: Path) -> None:
     assert stored(clone) == [{"memory": 10}]
 
 
-def test_an_origin_that_cannot_be_reached_is_not_taken_for_an_empty_one(clone: Path) -> None:
+def test_an_unreachable_origin_is_an_error_and_not_an_empty_history(clone: Path) -> None:
     git(clone, "remote", "set-url", "origin", str(clone.parent / "missing.git"))
     run = store(clone, memory=10)
     assert run.returncode != 0

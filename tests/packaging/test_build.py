@@ -1,4 +1,4 @@
-"""What is built from the sources is the package, and nothing else."""
+"""The distributions that are built from the sources contain the package, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import planasonix_provider
 
 ROOT = Path(__file__).parents[2]
-#: What Airflow imports by the distribution's name.
+#: The module that Airflow imports by the distribution's name.
 FOR_AIRFLOW = "airflow_provider_planasonix.py"
 NAME = f"airflow_provider_planasonix-{planasonix_provider.__version__}"
 
@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
 
 @pytest.mark.slow("builds the distributions")
 def test_the_openapi_document_is_a_regular_file(wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile) -> None:
-    # In the sources it is a link into the docs, and nothing that is installed has those.
+    # In the sources it is a symbolic link into docs/, which is not installed.
     document = "planasonix_provider/simulator/openapi.yaml"
     assert (ROOT / document).readlink() == Path("../../docs/openapi.yaml")
     for one in (wheel, wheel_of_the_sdist):
@@ -70,7 +70,7 @@ def test_the_openapi_document_is_a_regular_file(wheel: zipfile.ZipFile, wheel_of
 
 
 @pytest.mark.slow("builds the distributions")
-def test_the_source_distribution_makes_the_same_wheel(
+def test_the_source_distribution_builds_the_same_wheel(
     wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile
 ) -> None:
     assert wheel.namelist() == wheel_of_the_sdist.namelist()
@@ -81,7 +81,7 @@ def test_the_source_distribution_makes_the_same_wheel(
 def test_the_tests_are_in_the_source_distribution_and_not_in_the_wheel(wheel: zipfile.ZipFile, sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         packed = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
-    # What they read is there as well, so that they run from it.
+    # The files that they read are there as well, so that the tests can run from it.
     assert {
         "tests/conftest.py",
         "pyproject.toml",

@@ -1,4 +1,4 @@
-"""What is installed says of itself what a provider's page shows, and what an installer and Airflow go by."""
+"""The metadata of the installed package, for the page of a provider, for installers, and for Airflow."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_classifiers_name_a_provider() -> None:
     assert [one for one in classifiers if one.startswith("Programming Language")] == [
         f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)
     ]
-    # A licence is an expression now; beside one, an index refuses its classifier.
+    # The licence is an expression; a package index refuses a licence classifier beside it.
     assert not [one for one in classifiers if one.startswith("License")]
     assert {"airflow-provider", "airflow", "integration"} <= set(METADATA["Keywords"].split(","))
 
@@ -104,7 +104,9 @@ def test_dependencies_cover_all_imports() -> None:
     }
 
 
-@pytest.mark.skipif(Version(airflow_version) < Version("3.3"), reason="this Airflow looks for no examples of providers")
+@pytest.mark.skipif(
+    Version(airflow_version) < Version("3.3"), reason="Airflow before 3.3 does not search for examples of providers"
+)
 def test_airflow_can_search_for_example_dags(caplog: pytest.LogCaptureFixture) -> None:
     from airflow.dag_processing.bundles import manager
 

@@ -188,7 +188,7 @@ def test_read_the_docs_installs_what_make_docs_installs() -> None:
     assert "$(DOCS)/.installed: docs/requirements.txt constraints/docs.txt" in MAKEFILE
 
 
-def test_the_dev_container_has_a_python_for_every_airflow_and_makes_what_exists() -> None:
+def test_the_dev_container_has_a_python_for_every_airflow_and_valid_targets() -> None:
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     found = re.fullmatch(r"python:3\.(\d+)-[a-z]+", container["image"])
     assert found
@@ -207,7 +207,7 @@ def test_the_dev_container_installs_the_extensions_that_the_editor_recommends() 
 
 
 def test_volumes_of_the_dev_container_hide_the_environments_of_the_host() -> None:
-    # An environment of the host names the host's Python, and make would take it for installed.
+    # An environment of the host names the host's Python, but make would consider it installed.
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     targets = [mount["target"] for mount in container["mounts"] if mount["type"] == "volume"]
     assert targets == [f"${{containerWorkspaceFolder}}/{folder}" for folder in (".venv", ".venvs")]
