@@ -29,7 +29,7 @@ async def test_requests_are_sent_at_the_same_time_once_the_api_has_answered(
     assert len(simulator.requests) == 5
 
 
-async def test_a_broken_api_gets_one_request_in_a_while(
+async def test_a_broken_api_gets_one_request_per_interval(
     reader: ApiReader, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -61,7 +61,7 @@ async def test_an_unknown_job_says_nothing_about_the_api(reader: ApiReader, simu
     assert len(simulator.requests) == 2
 
 
-async def test_a_person_need_not_wait(reader: ApiReader, simulator: Simulator) -> None:
+async def test_a_request_for_a_waiting_user_is_sent_at_once(reader: ApiReader, simulator: Simulator) -> None:
     simulator.fail("status", status=503, times=1)
     with pytest.raises(PlanasonixServerError):
         await reader.send(JOBS)
@@ -101,7 +101,7 @@ async def test_its_connections_are_closed_later(
     assert reader.rate_limit is None
 
 
-async def test_an_api_that_hangs_is_given_up_soon(
+async def test_requests_to_a_hanging_api_time_out_soon(
     reader: ApiReader, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_reader, "READ_TIMEOUT", 0.2)

@@ -22,7 +22,7 @@ NOT_OVER = [None, "scheduled", "queued", "running", "restarting", "up_for_retry"
 
 
 @pytest.mark.parametrize(("state", "is_over"), [*((one, True) for one in OVER), *((one, False) for one in NOT_OVER)])
-def test_says_whether_a_task_is_over(airflow_tasks: AirflowTasks, state: str | None, is_over: bool) -> None:
+def test_knows_whether_a_task_is_over(airflow_tasks: AirflowTasks, state: str | None, is_over: bool) -> None:
     record = record_of(airflow_tasks.add(key_of(), state), "job_1")
     airflow_tasks.store(record)
     (stored,) = read_records().records
@@ -31,7 +31,7 @@ def test_says_whether_a_task_is_over(airflow_tasks: AirflowTasks, state: str | N
     assert (stored.task.state, stored.is_task_over) == (state, is_over)
 
 
-def test_knows_the_mapped_tasks_of_each_run_apart(airflow_tasks: AirflowTasks) -> None:
+def test_distinguishes_the_mapped_tasks_of_each_run(airflow_tasks: AirflowTasks) -> None:
     keys = [key_of(run_id=run_id, map_index=index) for run_id in ("run_1", "run_2") for index in (0, 1)]
     for key, state in zip(keys, ("success", "running", "deferred", "failed"), strict=True):
         airflow_tasks.store(record_of(airflow_tasks.add(key, state)))
@@ -42,7 +42,7 @@ def test_knows_the_mapped_tasks_of_each_run_apart(airflow_tasks: AirflowTasks) -
     assert read_records(set()).records == []
 
 
-def test_reads_no_records_but_those_of_the_given_runs(airflow_tasks: AirflowTasks) -> None:
+def test_reads_only_the_records_of_the_given_runs(airflow_tasks: AirflowTasks) -> None:
     airflow_tasks.store(record_of(airflow_tasks.add(key_of(), "failed")))
     airflow_tasks.store_value(airflow_tasks.add(key_of(run_id="run_2"), "failed"), {"version": 2})
     assert read_records().problem is not None
@@ -50,7 +50,7 @@ def test_reads_no_records_but_those_of_the_given_runs(airflow_tasks: AirflowTask
     assert (len(listing.records), listing.problem) == (1, None)
 
 
-def test_tells_when_a_task_ended(airflow_tasks: AirflowTasks) -> None:
+def test_knows_when_a_task_ended(airflow_tasks: AirflowTasks) -> None:
     ended_at = datetime.now(UTC) - timedelta(hours=2)
     record = record_of(airflow_tasks.add(key_of(), "failed", ended_at))
     airflow_tasks.store(record)
@@ -101,7 +101,7 @@ def test_counts_unreadable_records(airflow_tasks: AirflowTasks) -> None:
         ("workers", "state_store_backend", "[workers] state_store_backend keeps them outside of Airflow's database"),
     ],
 )
-def test_says_that_other_backends_cannot_be_listed(
+def test_reports_that_other_backends_cannot_be_listed(
     airflow_tasks: AirflowTasks, monkeypatch: pytest.MonkeyPatch, section: str, option: str, text: str
 ) -> None:
     airflow_tasks.store_value(airflow_tasks.add(key_of(), "failed"), {"reference": "s3://company/1"})
@@ -121,7 +121,7 @@ def test_reads_encrypted_variables(airflow_tasks: AirflowTasks, monkeypatch: pyt
     assert "cannot be read: 1" in str(read_records().problem)
 
 
-def test_deletes_only_what_nobody_has_changed(airflow_tasks: AirflowTasks) -> None:
+def test_deletes_only_unchanged_records(airflow_tasks: AirflowTasks) -> None:
     old, new = (record_of(airflow_tasks.add(key_of(map_index=index), "failed"), "job_1") for index in (0, 1))
     for record in (old, new):
         airflow_tasks.store(record)

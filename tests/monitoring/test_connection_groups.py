@@ -50,7 +50,7 @@ def test_connections_survive_an_error_of_the_database_for_another(
     }
 
 
-def test_connections_that_hang_take_only_their_time(planted: PlantedTasks) -> None:
+def test_a_connection_that_hangs_times_out(planted: PlantedTasks) -> None:
     planted.add()
     planted.simulator.fail("hang", seconds=60, times=None)
     assert list_orphans(max_seconds=0.3).problems == [

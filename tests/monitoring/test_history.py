@@ -99,7 +99,7 @@ class TestOutcomes:
         assert outcomes[-1]["at"] == f"{NOW:%Y-%m-%d}T00:00:00Z"
 
     @pytest.mark.usefixtures("task_rows", "orders")
-    def test_nothing_is_filled_with_zeros(self) -> None:
+    def test_hours_without_tasks_are_zero(self) -> None:
         charts = read_charts("24h", NOW)
         assert {(one["succeeded"], one["failed"], one["cancelled"]) for one in charts["outcomes"]} == {(0, 0, 0)}
         assert (charts["tables"], charts["durations"]) == ([], [])

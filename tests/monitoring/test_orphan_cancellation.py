@@ -53,9 +53,7 @@ def test_spares_the_job_of_a_later_try(planted: PlantedTasks) -> None:
     assert "because its task runs again, or its record has changed." in result.message
 
 
-def test_does_not_claim_to_have_cancelled_what_had_ended(
-    planted: PlantedTasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_does_not_report_ended_work_as_cancelled(planted: PlantedTasks, monkeypatch: pytest.MonkeyPatch) -> None:
     planted.add()
     listed = list_orphans().orphans
     monkeypatch.setattr(planted.simulator.workspace, "clock", lambda: datetime.now(UTC) + timedelta(days=1))
@@ -64,7 +62,7 @@ def test_does_not_claim_to_have_cancelled_what_had_ended(
     assert "was not cancelled, because it had ended: it is succeeded." in result.message
 
 
-def test_leaves_alone_what_a_lost_start_may_have_made(planted: PlantedTasks) -> None:
+def test_spares_work_that_a_lost_start_may_have_created(planted: PlantedTasks) -> None:
     planted.add(id=None)
     start(planted.simulator)
     (result,) = cancel_orphans(list_orphans().orphans)
@@ -79,7 +77,7 @@ def test_sends_one_request_for_each_job(planted: PlantedTasks) -> None:
     assert routes_asked(planted.simulator).count("cancel_job") == 60
 
 
-def test_says_what_could_not_be_cancelled(planted: PlantedTasks) -> None:
+def test_reports_a_failed_cancel(planted: PlantedTasks) -> None:
     planted.add_many(2)
     listed = list_orphans().orphans
     planted.simulator.fail("status", status=403, route="cancel_job", times=None)
@@ -88,7 +86,7 @@ def test_says_what_could_not_be_cancelled(planted: PlantedTasks) -> None:
     assert "403" in str(results[0].error)
 
 
-def test_gives_up_in_an_outage(planted: PlantedTasks) -> None:
+def test_ends_in_an_outage(planted: PlantedTasks) -> None:
     planted.add_many(20)
     listed = list_orphans().orphans
     planted.simulator.fail("reset", route="cancel_job", times=None)

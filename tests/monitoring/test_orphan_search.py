@@ -49,7 +49,7 @@ def test_forgets_missing_work_after_a_day(planted: PlantedTasks) -> None:
 
 
 @pytest.mark.slow("handles hundreds of jobs")
-def test_asks_for_a_hundred_jobs_at_once(planted: PlantedTasks) -> None:
+def test_requests_a_hundred_jobs_at_once(planted: PlantedTasks) -> None:
     records = planted.add_many(230)
     for record in records[:30]:
         planted.simulator.workspace.cancel(str(record.id))
@@ -59,7 +59,7 @@ def test_asks_for_a_hundred_jobs_at_once(planted: PlantedTasks) -> None:
     assert Counter(routes_asked(planted.simulator))["list_jobs"] <= 10
 
 
-def test_asks_for_no_more_than_it_may(planted: PlantedTasks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_the_number_of_requests(planted: PlantedTasks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan_search, "MAX_SINGLE_REQUESTS", 3)
     monkeypatch.setattr(orphan_search, "MAX_SEARCHES", 1)
     for index in range(5):
@@ -72,7 +72,7 @@ def test_asks_for_no_more_than_it_may(planted: PlantedTasks, monkeypatch: pytest
     ]
 
 
-def test_shows_what_it_can_although_one_job_cannot_be_read(planted: PlantedTasks) -> None:
+def test_lists_the_other_jobs_if_one_job_cannot_be_read(planted: PlantedTasks) -> None:
     records = planted.add_many(3)
     planted.simulator.fail("status", status=403, route="get_job")
     listing = list_orphans()
@@ -82,7 +82,7 @@ def test_shows_what_it_can_although_one_job_cannot_be_read(planted: PlantedTasks
     assert "403" in problem
 
 
-def test_shows_what_it_has_found_in_time(planted: PlantedTasks) -> None:
+def test_lists_the_jobs_that_it_found_before_the_timeout(planted: PlantedTasks) -> None:
     planted.add_many(3)
     planted.simulator.fail("hang", seconds=60, route="get_job")
     listing = list_orphans(max_seconds=2)

@@ -94,7 +94,7 @@ class TestByXComs:
         assert find_tasks([job()]).keys() == {"job_1"}
 
     @pytest.mark.parametrize("works", [[], [job(created_at=None)]], ids=["no work", "no time"])
-    def test_nothing_is_found_for_nothing(self, task_rows: TaskRows, works: list[Job]) -> None:
+    def test_no_task_is_found_without_work_or_without_a_time(self, task_rows: TaskRows, works: list[Job]) -> None:
         assert find_tasks(works) == {}
 
 
