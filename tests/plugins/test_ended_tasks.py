@@ -92,7 +92,7 @@ class Api:
 
 @pytest.fixture
 def travel(travel: TravelledClock, monkeypatch: pytest.MonkeyPatch) -> TravelledClock:
-    """Let no time pass while Airflow's database is read."""
+    """Simulated time that does not pass while Airflow's database is read."""
     monkeypatch.setattr(asyncio, "to_thread", travel.stop_during(asyncio.to_thread))
     return travel
 
@@ -102,7 +102,7 @@ def api(
     airflow_db: None, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Api]:
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    # Ten minutes are hundreds of looks at the database.
+    # Ten minutes would be hundreds of reads of the database.
     monkeypatch.setattr(ended_tasks, "WATCH_SECONDS", 60.0)
     take(simulator, 36_000)
     simulator.workspace.configure(conflict="allowed")
@@ -288,11 +288,11 @@ def test_sends_few_requests_for_many_tasks(api: Api) -> None:
     assert api.tasks.records() == 0
     asked = Counter(routes_asked(api.simulator))
     assert asked["cancel_job"] == 300
-    # Lists, each of a hundred jobs; and a few that were between two states.
+    # Lists of a hundred jobs each, and single requests for a few jobs that were between two states.
     assert asked["list_jobs"] + asked["get_job"] < 600
 
 
-def test_says_what_is_left_to_do(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_a_cancel_that_fails_until_the_end(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     record = api.start()
     api.simulator.fail("status", status=403, route="cancel_job", times=None)
     api.mark(record)
@@ -317,7 +317,7 @@ def test_forgets_tasks_of_other_operators_at_once(api: Api, monkeypatch: pytest.
     assert routes_asked(api.simulator) == []
 
 
-def test_survives_a_database_that_is_away(
+def test_survives_an_unavailable_database(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = [OSError("away"), OSError("away")]

@@ -120,7 +120,7 @@ def test_survives_a_row_that_cannot_be_read(listener: EndedTaskListener, caplog:
     assert "its Planasonix job is not looked at: AttributeError" in caplog.text
 
 
-def test_refuses_more_than_it_can_watch(
+def test_limits_the_number_of_pending_tasks(
     listener: EndedTaskListener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener.enable()

@@ -107,7 +107,7 @@ def app(airflow_db: None, simulator: Simulator, tmp_path: Path, monkeypatch: pyt
 
 
 class TestFiles:
-    async def test_nobody_needs_a_login_for_the_bundle(self, app: FastAPI) -> None:
+    async def test_the_bundle_needs_no_login(self, app: FastAPI) -> None:
         async with log_in(app, None) as client:
             response = await client.get("/planasonix/static/planasonix.js")
             assert response.status_code == 200
@@ -175,7 +175,7 @@ class TestOverview:
             ({"host": "http://127.0.0.1:9"}, "The Airflow connection"),
         ],
     )
-    async def test_it_says_what_is_wrong_as_test_connection_does(
+    async def test_it_shows_the_error_of_test_connection(
         self,
         app: FastAPI,
         simulator: Simulator,
@@ -193,7 +193,7 @@ class TestOverview:
         assert jobs["items"] == []
         assert jobs["problem"]
 
-    async def test_an_api_that_hangs_is_not_waited_for(
+    async def test_it_does_not_wait_for_a_hanging_api(
         self, app: FastAPI, simulator: Simulator, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(page_data, "MAX_WAIT_SECONDS", 0.5)
@@ -330,7 +330,7 @@ class TestWork:
             "backfills/planasonix_default/bf_x",
         ],
     )
-    async def test_what_does_not_exist_is_404(self, app: FastAPI, path: str) -> None:
+    async def test_an_unknown_id_is_404(self, app: FastAPI, path: str) -> None:
         async with log_in(app, "op") as client:
             assert (await client.get(f"/planasonix/ui/{path}")).status_code == 404
 
@@ -460,7 +460,7 @@ class TestWaitsAndCharts:
         ("path", "function", "seconds"),
         [("waits", "read_waiting_tasks", "DATABASE_SECONDS"), ("charts", "read_charts", "CHARTS_SECONDS")],
     )
-    async def test_old_data_says_why_it_is_old(
+    async def test_old_data_has_a_reason(
         self, app: FastAPI, monkeypatch: pytest.MonkeyPatch, path: str, function: str, seconds: str
     ) -> None:
         def fail(*_: Any) -> None:
@@ -568,7 +568,7 @@ class TestCancelling:
 
     @pytest.mark.parametrize("kind", ["jobs", "backfills"])
     @pytest.mark.parametrize("user", [None, "viewer", "user"])
-    async def test_who_may_not_read_may_not_cancel(
+    async def test_it_needs_read_access(
         self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, user: str | None, kind: str
     ) -> None:
         work_id = start(simulator, 1)[0] if kind == "jobs" else start_backfill(simulator)
@@ -578,7 +578,7 @@ class TestCancelling:
         assert response.status_code == (403 if user else 401)
         assert not simulator.requests
 
-    async def test_who_may_not_clear_the_dag_may_not_cancel_its_job(
+    async def test_a_job_of_a_dag_needs_the_permission_to_clear_its_tasks(
         self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, permissions: Permissions
     ) -> None:
         owned, free = start(simulator, 2)
@@ -593,7 +593,7 @@ class TestCancelling:
         assert simulator.job(owned).status == "queued"
 
     @pytest.mark.parametrize(("is_listed", "requests"), [(True, 0), (False, 1)])
-    async def test_who_may_not_cancel_sends_nothing_urgent(
+    async def test_a_forbidden_cancel_sends_no_urgent_request(
         self,
         app: FastAPI,
         simulator: Simulator,
@@ -614,7 +614,7 @@ class TestCancelling:
                 assert response.status_code == 403
         assert len(simulator.requests) - before == requests
 
-    async def test_who_may_not_edit_the_connection_may_not_cancel_a_job_without_task(
+    async def test_a_job_without_a_task_needs_the_permission_to_edit_its_connection(
         self, app: FastAPI, simulator: Simulator, task_rows: TaskRows, permissions: Permissions
     ) -> None:
         owned, free = start(simulator, 2)
@@ -631,7 +631,7 @@ class TestCancelling:
     @pytest.mark.parametrize(
         "path", ["jobs/unknown/job_1", "jobs/planasonix_default/x", "backfills/planasonix_default/x"]
     )
-    async def test_what_does_not_exist_is_404(self, app: FastAPI, path: str) -> None:
+    async def test_an_unknown_id_is_404(self, app: FastAPI, path: str) -> None:
         async with log_in(app, "op", **CSRF) as client:
             assert (await client.post(f"/planasonix/ui/{path}/cancel")).status_code == 404
 
@@ -652,7 +652,7 @@ class TestCancelling:
         assert f"Backfill {backfill_id}, cancelled on the Planasonix page, may run on. (OSError)" in caplog.text
         assert API_KEY not in caplog.text
 
-    async def test_an_outage_is_reported_and_not_waited_for(self, app: FastAPI, simulator: Simulator) -> None:
+    async def test_an_outage_is_reported_at_once(self, app: FastAPI, simulator: Simulator) -> None:
         (job_id,) = start(simulator, 1)
         simulator.fail("status", route="cancel_job", status=503, times=None)
         async with log_in(app, "op", **CSRF) as client:

@@ -86,7 +86,7 @@ async def test_reading_needs_read_access_to_connections(app: FastAPI, user: str 
         ("admin", 200, 200),
     ],
 )
-async def test_who_may_cancel(
+async def test_permission_to_cancel(
     app: FastAPI, simulator: Simulator, task_rows: TaskRows, user: str | None, owned_status: int, free_status: int
 ) -> None:
     owned, free = start(simulator, 2)

@@ -44,7 +44,7 @@ async def test_many_refusals_are_one_entry() -> None:
     assert log.entries[1] == {"orders": 1}
 
 
-async def test_what_cannot_be_saved_is_saved_later(caplog: pytest.LogCaptureFixture) -> None:
+async def test_counts_are_saved_later_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
     log = Log()
     log.is_broken = True
     counter = RefusalCounter(log.save, interval=0.01)
@@ -61,7 +61,7 @@ async def test_only_receivers_that_exist_are_counted(assets: Assets, connection:
     async with to(make_app(on_refusal=refused.append)) as deliver:
         content = body()
         wrong = headers(content, ANOTHER_SECRET)
-        assert (await deliver(content, headers={})).status_code == 401, "nobody has asked for this receiver yet"
+        assert (await deliver(content, headers={})).status_code == 401, "the first request for this receiver"
         assert refused == []
         assert (await deliver(content, headers=wrong)).status_code == 401
         assert (await deliver(content, headers=wrong, name="ORDERS")).status_code == 401
