@@ -79,7 +79,7 @@ def test_keep_limits_the_jobs(process):
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """Put back what the command line does with signals."""
+    """Restores the signal handlers."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():

@@ -30,7 +30,7 @@ def test_runs_only_in_the_with_block():
         httpx.get(url)
     with pytest.raises(RuntimeError, match="does not run"):
         _ = simulator.url
-    assert [request.route for request in simulator.requests] == ["list_jobs"], "what happened can still be read"
+    assert [request.route for request in simulator.requests] == ["list_jobs"], "requests can be read after the end"
 
 
 def test_can_start_again_but_not_twice():
@@ -57,7 +57,7 @@ def test_stops_at_once_with_open_requests(caplog):
         simulator.fail("hang", seconds=600)
         hanging = threads.submit(call, simulator)
         until(lambda: simulator.requests)
-        # It is an error if the server's thread does not end long before the answer that hangs.
+        # Raises an error if the server's thread does not end long before the hanging response.
         simulator.stop()
         with pytest.raises(httpx.TransportError):
             hanging.result()
@@ -115,8 +115,8 @@ def test_small_responses_are_sent_at_once(simulator, client):
     client.get("/jobs")
     connections = [one.transport.get_extra_info("socket") for one in simulator._server.server_state.connections]
     delays = [not one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in connections]
-    assert delays, "a connection is kept"
-    assert not any(delays), "an acknowledgement that is waited for costs each answer 0.04 s"
+    assert delays, "the connection stays open"
+    assert not any(delays), "waiting for an acknowledgement delays each response by 0.04 s"
 
 
 def test_job_durations():
@@ -187,7 +187,7 @@ def test_methods_are_thread_safe_during_requests(simulator):
 
 
 def running() -> int:
-    """How many simulators have a thread."""
+    """Return the number of simulators with a thread."""
     return sum(thread.name == "planasonix-simulator" for thread in threading.enumerate())
 
 

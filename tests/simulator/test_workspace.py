@@ -194,7 +194,7 @@ class TestCancel:
         clock.move(1)
         job = workspace.job(job_id)
         assert (job.status, job.finished_at) == ("cancelled", requested_at + timedelta(seconds=1))
-        assert job.metrics.rows_loaded == 44802 // 2, "it stops working when it is asked to"
+        assert job.metrics.rows_loaded == 44802 // 2, "it loads no rows after the request to cancel"
 
     def test_queued_job_never_starts(self, workspace, clock):
         job_id = workspace.start_sync(CONNECTION).id
@@ -383,5 +383,5 @@ def test_next_change_at(workspace, clock):
     while (change := workspace.next_change_at()) is not None:
         changes.append((change - began).total_seconds())
         clock.move(changes[-1] - (clock.now - began).total_seconds())
-    # The sync is queued for 2 s and runs for 20; a job of the backfill comes when the one before it is over.
+    # The sync is queued for 2 s and runs for 20 s; each job of the backfill starts at the end of the one before it.
     assert changes == [2, 22, 30, 40, 50]

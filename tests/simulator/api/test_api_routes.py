@@ -361,7 +361,7 @@ class TestLongBodies:
         assert error(answer, 413)["code"] == "request_too_large"
         assert simulator.jobs() == []
 
-    # What no route takes is not read.
+    # Without a route, the body is not read.
     @pytest.mark.parametrize("path", PATHS[:-1])
     def test_are_refused_when_they_get_longer_than_that(self, client, simulator, path):
         answer = client.post(f"{simulator.url}{path}", content=(b" " * 65_536 for _ in range(17)))

@@ -18,7 +18,7 @@ SYNC = "/connections/conn_demo_01/sync"
 @pytest.fixture(autouse=True)
 def no_complaint_of_the_server(client, caplog) -> Iterator[None]:
     yield
-    # The server works off one thing after the other: what it had to say was said before it answers this.
+    # The server handles requests one after the other, so it has logged all errors before this response.
     client.get("/jobs")
     assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING] == []
 

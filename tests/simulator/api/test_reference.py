@@ -31,7 +31,7 @@ CONNECTION, JOB, BACKFILL, WEBHOOK = (
     "conn_01jq8k2m3n4p5q6r7s8t9u0v1", "job_01jq8syncabc", "bf_01jq8bfill01", "wh_01jq8hook02"
 )  # fmt: skip
 IDS = {"connectionId": CONNECTION, "jobId": JOB, "backfillId": BACKFILL, "id": WEBHOOK}
-#: What nobody can ask a server for; of these, the reference shows how they look.
+#: Values that a server makes up; the reference shows only their format.
 MADE_UP = {
     "cursor": r"[\w-]{16,}=*",
     "checksum": r"sha256:[0-9a-f]{64}",
@@ -40,7 +40,7 @@ MADE_UP = {
 
 
 class Stage:
-    """A simulator whose ids, times and receivers of webhooks are given."""
+    """A simulator with given ids, times and responses of webhook receivers."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -62,7 +62,7 @@ class Stage:
         self.clock.now = datetime.fromisoformat(time)
 
     def named(self, *ids: str) -> None:
-        """Say what the next things are called."""
+        """Set the ids of the next objects."""
         for one in ids:
             self.ids.setdefault(one.partition("_")[0], deque()).append(one)
 
@@ -73,17 +73,17 @@ class Stage:
         return httpx.request(method, url, json=body, headers=headers, timeout=60)
 
     def ask_as(self, name: str) -> httpx.Response:
-        """Send the request to which an example is the answer."""
+        """Send the request whose response is an example."""
         example = ANSWERS[name]
         return self.ask(example.method, example.path, BODIES.get(name))
 
     def deliver(self, event: str, status: str) -> None:
-        """Have a webhook get an event, or not."""
+        """Send an event to a webhook, and wait for the status of the delivery."""
         body = {"event": event}
         self.ask("POST", "/webhooks/{id}/test", body)
         until(lambda: self.simulator.deliveries()[0].status == status)
 
-    # What came before each example.
+    # The state before each example.
 
     def before_trigger_sync(self) -> None:
         self.at("2025-03-27T14:22:10Z")
@@ -103,7 +103,7 @@ class Stage:
         self.at("2025-03-27T14:28:44Z")
 
     def before_list_backfills(self) -> None:
-        # There is a cursor, so there is more than the page, of which the example shows the first.
+        # The example shows the first item of a full page with a cursor, so there are more backfills than fit on a page.
         self.at("2025-03-27T14:24:00Z")
         for _ in range(50):
             self.simulator.workspace.start_backfill(CONNECTION, BackfillRequestBody(**BODIES["trigger_backfill"]))
@@ -111,7 +111,7 @@ class Stage:
 
     def before_list_jobs(self) -> None:
         self.before_trigger_sync()
-        # All rows are extracted, and some are still to be loaded, when it has run for 448.025 of 452.1 s.
+        # When the job has run for 448.025 of 452.1 s, all rows are extracted, and some are not loaded yet.
         tables = {"public.orders": 45_210}
         self.simulator.plan(CONNECTION, queued_seconds=2, running_seconds=452.1, tables=tables)
         self.ask_as("trigger_sync")
@@ -179,7 +179,7 @@ class Stage:
         self.deliver("job.succeeded", "delivered")
 
     def before_get_openapi(self) -> None:
-        """Nothing has to happen before."""
+        """No preparation is needed."""
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def alike(field: str, theirs: Any, ours: Any) -> bool:
-    """Whether a value is that of an example, down to its type; of what is made up, whether it looks the same."""
+    """Return whether a value is that of an example, type included; a made-up value needs only the same format."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return set(theirs) == set(ours) and all(alike(name, theirs[name], ours[name]) for name in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):
@@ -225,7 +225,7 @@ def alike(field: str, theirs: Any, ours: Any) -> bool:
 
 
 def fields(value: Any) -> Any:
-    """The fields of a value, and of those in it."""
+    """Return the names of all fields, those of nested values included, and the types of their values."""
     if isinstance(value, dict):
         return {name: fields(inner) for name, inner in value.items()}
     return type(value)
@@ -234,7 +234,7 @@ def fields(value: Any) -> Any:
 def test_every_example_of_the_reference_is_tested() -> None:
     assert len(ANSWERS) == len([example for example in api_reference.examples() if example.status])
     before = {name.removeprefix("before_") for name in vars(Stage) if name.startswith("before_")}
-    assert before == {*ANSWERS, "delete_webhook", "get_openapi"}, "and two routes that answer no JSON"
+    assert before == {*ANSWERS, "delete_webhook", "get_openapi"}, "examples, and the two routes without JSON"
 
 
 @pytest.mark.parametrize("example", ANSWERS.values(), ids=str)
@@ -258,7 +258,7 @@ def test_delete_has_no_body(stage: Stage) -> None:
     assert "content-type" not in response.headers
 
 
-def test_the_document_is_served_as_it_is(stage: Stage) -> None:
+def test_the_document_is_served_unchanged(stage: Stage) -> None:
     stage.before_get_openapi()
     response = stage.ask("GET", "/openapi.yaml")
     assert (response.status_code, response.headers["content-type"]) == (200, "application/yaml")

@@ -60,9 +60,7 @@ def test_plan(control, client, clock):
     job_id = client.post("/connections/conn_demo_01/sync").json()["data"]["job"]["id"]
     clock.move(2.2)
     job = client.get(f"/jobs/{job_id}").json()["data"]
-    assert (job["status"], job["error"]["code"]) == ("failed", "nope"), (
-        "what is not named is as the simulator's default"
-    )
+    assert (job["status"], job["error"]["code"]) == ("failed", "nope"), "other fields have the simulator's defaults"
 
 
 WINDOW = {"start_at": "2025-01-01", "end_at": "2025-03-01"}
@@ -72,7 +70,7 @@ def test_backfill_plan(control, client, clock):
     command = {"connection_id": "conn_demo_01", "jobs": 4, "failing_jobs": [1], "running_seconds": 8, "times": 2}
     response = control.post("/backfill_plans", json=command).json()["data"]
     assert (response["times"], response["plan"]["jobs"], response["plan"]["queued_seconds"]) == (2, 4, 0.2), (
-        "what is not named is as the simulator's default"
+        "other fields have the simulator's defaults"
     )
     for _ in range(3):
         client.post("/connections/conn_demo_01/backfill", json=WINDOW)
@@ -149,7 +147,7 @@ def test_details_show_metadata_until_a_setting_hides_it(control, client, simulat
     assert simulator.workspace.settings.show_metadata
 
 
-def test_settings_change_only_what_is_named(control, client):
+def test_only_the_named_settings_change(control, client):
     first = control.post("/settings", json={"conflict": "allowed"}).json()["data"]["settings"]
     second = control.post("/settings", json={"rate_limit": 7}).json()["data"]["settings"]
     assert second == {**first, "rate_limit": 7}

@@ -1,4 +1,4 @@
-"""A simulator that is killed goes on from its file. To copy the file is to kill at that moment: nothing is closed."""
+"""A killed simulator continues from its file. Copying the file simulates a kill at that moment: nothing is closed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def lines(state: Path) -> list[dict[str, Any]]:
 
 
 def all_of(workspace: Workspace) -> dict[str, Any]:
-    """All that a caller can see."""
+    """Return everything that a caller can see."""
     return {
         "jobs": workspace.jobs(),
         "backfills": workspace.backfills(),
@@ -66,7 +66,7 @@ def all_of(workspace: Workspace) -> dict[str, Any]:
 
 
 def courses(workspace: Workspace) -> list[object]:
-    """What becomes of all jobs and backfills, without ids, which may be those of new jobs."""
+    """Return the states and ends of all jobs and backfills, without ids, because those of new jobs are random."""
     jobs = [(job.status, job.finished_at, job.error, job.metrics) for job in workspace.jobs()]
     return [*jobs, *(backfill.status for backfill in workspace.backfills())]
 
@@ -193,7 +193,7 @@ class TestKilledSimulator:
         for _ in range(60):
             with suppress(ApiError, IndexError):
                 chance.choice(acts)()
-        workspace.advance()  # what is made from here on has other ids
+        workspace.advance()  # objects that are created later have other ids
         again = killed_and_restarted(state, clock, keep=workspace._keep)
         assert all_of(again) == all_of(workspace)
         for seconds in (5, 500):

@@ -12,24 +12,24 @@ from tests.support.simulator_responses import raises_api_error
 
 CONNECTION = "conn_demo_01"
 WINDOW = {"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"}
-#: How a backfill ends that has a job in one of these states; the first one that fits holds.
+#: The state of an ended backfill that has a job in one of these states; the first match counts.
 ENDS = {"cancelled": "cancelled", "failed": "failed", "succeeded": "completed"}
 BODY = BackfillRequestBody.model_validate(WINDOW)
 
 
 def start(workspace: Workspace, **changes: object) -> str:
-    """Start a backfill as planned, and give its id."""
+    """Start a backfill as planned, and return its id."""
     workspace.plan_backfill(CONNECTION, **changes)
     return workspace.start_backfill(CONNECTION, BODY).id
 
 
 def states(workspace: Workspace, backfill: Backfill) -> list[str]:
-    """The states of a backfill's jobs, in the order in which it made them."""
+    """Return the states of a backfill's jobs, in the order of creation."""
     return [workspace.job(job_id).status for job_id in backfill.job_ids or ()]
 
 
 class TestCourse:
-    """A backfill that is left alone."""
+    """A backfill without any intervention."""
 
     @pytest.mark.parametrize(
         ("after", "status", "jobs"),
@@ -378,7 +378,7 @@ def test_backfill_is_the_sum_of_its_changed_jobs(workspace, clock, seed):
         workspace.fail_job,
         workspace.cancel,
     ]
-    # Of two seeds, one cancels.
+    # Every other seed cancels jobs, too.
     acts = acts[: 3 + seed % 2]
     percent, rows = 0, 0
     before: list[str] = []

@@ -20,7 +20,7 @@ BODY = BackfillRequestBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "
 
 @pytest.fixture
 def workspace(clock) -> Workspace:
-    """A workspace that keeps ten jobs that are over, each of which was queued for 2 s and ran for 20 s."""
+    """A workspace that keeps ten ended jobs. Each job is queued for 2 s and runs for 20 s."""
     workspace = Workspace(clock=clock, keep=KEEP)
     workspace.configure(conflict="allowed")
     return workspace
@@ -28,7 +28,7 @@ def workspace(clock) -> Workspace:
 
 @pytest.fixture
 def come_and_go(workspace, clock):
-    """Jobs that start one after the other, and all of which are over."""
+    """A function that starts jobs one after the other, and waits until all are over."""
 
     def run(count: int, **start) -> list[str]:
         ids = []
@@ -71,9 +71,9 @@ def test_removed_jobs_are_garbage_collected(workspace, clock, come_and_go, round
             clock.move(200)
     workspace.jobs()
     gc.collect()
-    # Not isinstance: among all objects are stand-ins that would import what they stand for.
+    # Not isinstance: some objects are proxies, which would import the objects that they stand for.
     alive = [one for one in gc.get_objects() if type(one) is SimulatedJob and one.connection_id == "conn_counted"]
-    assert len(alive) == 7 + 1, "those of the last backfill, and the last sync; those of one more would be too many"
+    assert len(alive) == 7 + 1, "the jobs of the last backfill, and the last sync"
 
 
 def test_active_jobs_are_always_kept(workspace, clock, come_and_go):
@@ -130,7 +130,7 @@ def test_cursor_survives_removal_of_older_jobs(workspace, come_and_go):
     page, before = workspace.job_page(lambda job, now: True, limit=2, before=before)
     assert [job.id for job in page] == ids[-5:-7:-1]
     page, before = workspace.job_page(lambda job, now: True, limit=2, before=before)
-    assert ([job.id for job in page], before) == ([ids[3]], None), "the three before it are forgotten"
+    assert ([job.id for job in page], before) == ([ids[3]], None), "the three older jobs are removed"
 
 
 def test_cursor_survives_removal_of_its_own_job(clock):
@@ -216,7 +216,7 @@ def test_finished_deliveries_are_limited_too(workspace, come_and_go):
     come_and_go(50)
     workspace.webhooks.advance()
     delivered, *failed = outbox.due()
-    assert len(failed) == 49, "what is still to be delivered is kept, also of jobs that are forgotten"
+    assert len(failed) == 49, "pending deliveries are kept, also those of removed jobs"
     outbox.record_attempt(delivered, 204)
     for delivery in failed:
         outbox.record_attempt(delivery, 500)

@@ -11,7 +11,7 @@ CONNECTION = "conn_demo_01"
 
 
 def problems(page):
-    """Which fields a page marks, and that it leads to each of them."""
+    """Return the fields that a page marks, and check that the page links each of them."""
     marked = [field["id"] for kind in ("input", "select") for field in page.all(kind) if "aria-invalid" in field]
     assert {f"#{field}" for field in marked} <= {link["href"] for link in page.all("a")}
     assert len(page.all("div", role="alert")) == 1
@@ -50,9 +50,9 @@ class TestStart:
         page = send("/start/backfill", connection_id=CONNECTION, start_at="soon", end_at="2025-02-01", tables="a,a")
         assert (page.status, problems(page)) == (400, ["backfill-start_at", "backfill-tables"])
         values = {field["id"]: field["value"] for field in page.all("input")}
-        assert (values["backfill-start_at"], values["backfill-tables"]) == ("soon", "a,a"), "what was values stays"
-        assert values["sync-pipeline_id"] == "", "and stays in its own form"
-        assert "From: must be a time as ISO 8601" in page.text, "and it is called what the page calls it"
+        assert (values["backfill-start_at"], values["backfill-tables"]) == ("soon", "a,a"), "the form keeps its values"
+        assert values["sync-pipeline_id"] == "", "the other form has no values"
+        assert "From: must be a time as ISO 8601" in page.text, "the message uses the field's label"
         (field,) = page.all("input", id="backfill-tables")
         assert field["aria-describedby"] == "backfill-tables-hint backfill-tables-issue"
         assert simulator.backfills() == []

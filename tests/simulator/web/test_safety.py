@@ -1,4 +1,4 @@
-"""What a stranger can put into a job does nothing on a page, and other sites can do nothing with one."""
+"""Texts in a job cannot inject code into a page, and other sites cannot use the pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = ("/", "/jobs", "/backfills", "/webhooks", "/requests", "/start", "/contr
 
 @pytest.fixture
 def attacked(simulator, clock):
-    """The pages of a simulator that holds an attack wherever a caller can put one."""
+    """The pages of a simulator with an attack in every text that a caller can set."""
     workspace = simulator.workspace
     workspace.configure(conflict="allowed")
     workspace.add_connection(ATTACK)
@@ -154,7 +154,7 @@ def test_dns_rebinding_reads_and_changes_nothing(browser, simulator, path):
         "it with --allow-host and that name"
     )
     assert [job.connection_id for job in simulator.jobs()] == ["conn_demo_02"]
-    assert simulator.requests == [], "it is no request of the API"
+    assert simulator.requests == [], "no request of the API"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])

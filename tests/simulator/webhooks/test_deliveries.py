@@ -146,7 +146,7 @@ def test_given_up(simulator, client, receiver, changes, attempts):
 
 def test_receiver_is_down(simulator, client, clock):
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else takes the port, and it refuses
+        closed.bind(("127.0.0.1", 0))  # bound but not listening, so it refuses connections
         port = closed.getsockname()[1]
         webhook_id = simulator.subscribe(f"http://127.0.0.1:{port}", ["job.succeeded"]).id
         start(simulator)
@@ -159,7 +159,7 @@ def test_receiver_is_down(simulator, client, clock):
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Which addresses names lead to, one after the other: the last one stays."""
+    """The addresses of host names, by lookup; the last address is used for all further lookups."""
     names: dict[str, list[str]] = {}
     resolve, create_connection = socket.getaddrinfo, socket.create_connection
 
@@ -284,7 +284,7 @@ def test_deleted_subscription_gets_nothing(simulator, client, receiver, mocker):
         start(simulator)
         until(lambda: [delivery.attempt for delivery in simulator.deliveries()] == [1, 1])
         client.delete(f"/webhooks/{webhook_id}")
-        # The pause is over, and twice comes what belongs to a round of its own: all that was due has been sent then.
+        # After the pause, two more events arrive at the other receiver: everything that was due has been sent by then.
         later = SimpleNamespace(monotonic=lambda: time.monotonic() + 1_000)
         mocker.patch("planasonix_provider.simulator.webhooks.deliveries.time", later)
         for number in (2, 3):
@@ -369,7 +369,7 @@ def test_delivers_only_while_started(receiver, mocker):
         receiver.wait(1)
         begin = time.monotonic()
         simulator.stop()
-        assert time.monotonic() - begin < 60, "a receiver that hangs keeps nobody waiting"
+        assert time.monotonic() - begin < 60, "stop does not wait for a receiver that hangs"
     assert sender_threads() == []
     assert statuses(simulator) == ["pending"]
     receiver.may_answer.set()

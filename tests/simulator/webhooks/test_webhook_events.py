@@ -85,7 +85,7 @@ def test_job_made_to_fail(workspace, clock, subscribe, event_types):
     (_, failed) = bodies(workspace)
     assert (failed["type"], failed["job_id"], failed["timestamp"]) == ("job.failed", job_id, "2025-03-27T14:22:15Z")
     clock.move(60)
-    assert event_types() == ["job.queued", "job.failed"], "and what was planned does not happen"
+    assert event_types() == ["job.queued", "job.failed"], "the planned end does not happen"
 
 
 def test_slowed_job(workspace, clock, subscribe, event_types):
@@ -143,7 +143,7 @@ def test_earlier_changes_are_not_sent(workspace, clock, subscribe, event_types):
     subscribe()
     assert event_types() == []
     clock.move(30)
-    assert event_types() == ["job.succeeded"], "what was active is"
+    assert event_types() == ["job.succeeded"], "jobs that were active send events"
 
 
 def test_subscriptions_to_different_events(workspace, clock, subscribe):
