@@ -37,7 +37,7 @@ MAX_TEST_NAME = 80
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
-    """Yield the files of the package that code imports: lazily and for annotations, too."""
+    """Yield the files of the package that code imports, also lazily and for annotations."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -75,17 +75,19 @@ def test_every_package_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(("packages", "imports"), ROWS, ids=[" ".join(packages) for packages, _ in ROWS])
-def test_a_package_imports_what_the_table_says(packages: list[str], imports: list[str]) -> None:
+def test_a_package_imports_the_packages_in_the_table(packages: list[str], imports: list[str]) -> None:
     files = [file for file in FILES if package_of(file) in packages]
     imported = {package_of(other) for file in files for other in IMPORTS[file]} - {"__init__.py", *packages}
     row = f'the row of {", ".join(packages)} in the table "Layout" of docs/contributing.md'
-    assert not (missing := imported - set(imports)), f"The code imports what is not in {row}: {sorted(missing)}"
-    assert not (unused := set(imports) - imported), f"The code does not import what is in {row}: {sorted(unused)}"
+    assert not (missing := imported - set(imports)), (
+        f"The code imports packages that are not in {row}: {sorted(missing)}"
+    )
+    assert not (unused := set(imports) - imported), f"The code does not import some packages in {row}: {sorted(unused)}"
     below = sorted(package for package in imports if ORDER[package] >= ORDER[packages[0]])
     assert not below, f"A package may import only from rows above its own, but {row} has {below}"
 
 
-def test_packages_whose_tests_run_on_one_airflow_import_none() -> None:
+def test_packages_in_test_fast_do_not_import_airflow() -> None:
     packages = {f"{folder.removeprefix('tests/')}/" for folder in WITHOUT_AIRFLOW}
     files = [file for file in FILES if package_of(file) in packages]
     assert files
@@ -99,7 +101,7 @@ def test_packages_whose_tests_run_on_one_airflow_import_none() -> None:
 
 
 @pytest.mark.slow("starts pytest")
-def test_tests_that_run_on_one_airflow_import_none() -> None:
+def test_tests_in_test_fast_do_not_import_airflow() -> None:
     source = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]) or 'airflow' in sys.modules)"
     arguments = ["-q", "--collect-only", "-p", "no:schemathesis", *WITHOUT_AIRFLOW]
     run = subprocess.run(

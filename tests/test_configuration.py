@@ -130,7 +130,7 @@ def test_an_invalid_default_is_an_error_when_the_dag_is_parsed() -> None:
     )
 
 
-class TestPatience:
+class TestMaxOutage:
     @pytest.fixture
     def travel(self, monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
         no_variables(monkeypatch)
@@ -139,9 +139,7 @@ class TestPatience:
             yield travel
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_of_an_outage_is_configurable(
-        self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
-    ) -> None:
+    def test_is_configurable(self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool) -> None:
         set_option(monkeypatch, "outage_patience", "1200")
         with outage(travel, "503", after=5 * MINUTE, seconds=10 * 3600):
             run = drive(
@@ -161,7 +159,7 @@ class TestPatience:
         ],
         ids=["operator", "sensor"],
     )
-    def test_of_a_first_contact_is_configurable(
+    def test_of_the_first_request_is_configurable(
         self, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]
     ) -> None:
         set_option(monkeypatch, "first_contact_patience", "30")

@@ -30,7 +30,7 @@ PANELS = {
     for target in panel.get("targets", ())
 }
 VARIABLES = [variable["query"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
-#: What Grafana puts in the place of its variables.
+#: The values of Grafana's variables.
 GRAFANA = {"$__rate_interval": "20s", "$__range": "1m", "$conn_id": ".*", "$connection_id": ".*"}
 TAGS = {"conn_id": "planasonix_default", "connection_id": "conn_01", "kind": "job", "source": "operator"}
 CONFIG = """
@@ -95,7 +95,7 @@ def send_all() -> None:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It has scraped all metrics, which have grown meanwhile."""
+    """A Prometheus that has scraped all metrics, with values that have grown since the first scrape."""
     from tests.support.statsd import forgetting_stats, statsd_settings
 
     statsd = StatsdServer()

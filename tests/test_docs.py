@@ -1,4 +1,4 @@
-"""The README and the docs are true."""
+"""The README and the docs match the code."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_python_in_the_docs_runs(page: Path, simulator: Simulator) -> None:
             exec(compile(block, page.name, "exec"), {})
 
 
-def test_the_page_of_partitions_reads_the_days_of_a_delivery(simulator: Simulator) -> None:
+def test_the_example_on_the_page_of_partitions_reads_the_days_of_a_delivery(simulator: Simulator) -> None:
     (block,) = (block for block in python_blocks(ROOT / "docs" / "asset-partitions.md") if "def days_of(extra" in block)
     names: dict[str, Any] = {}
     exec(compile(block, "asset-partitions.md", "exec"), names)
@@ -159,7 +159,7 @@ def test_troubleshooting_quotes_messages_that_exist() -> None:
     assert len(quoted) > 20
     of_python_and_airflow = {"No module named 'planasonix_provider'", "deferred"}
     missing = [quote for quote in quoted if quote not in texts and quote not in of_python_and_airflow]
-    assert not missing, f"docs/troubleshooting.md quotes what no message in planasonix_provider/ has: {missing}"
+    assert not missing, f"docs/troubleshooting.md quotes texts that no message in planasonix_provider/ has: {missing}"
 
 
 PUBLIC = [

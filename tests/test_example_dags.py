@@ -38,7 +38,7 @@ from tests.support.dag_processor import make_assets_known
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 ROOT = Path(__file__).parent.parent
 DEMO = [f"conn_demo_{number:02}" for number in range(1, 31)]
-#: Run by tests of their own, which prepare them.
+#: DAGs with tests of their own, which prepare them.
 PREPARED = {
     "planasonix_approved_backfill",
     "planasonix_cancel_orphans",
@@ -282,7 +282,7 @@ class TestDataChecks:
         assert problem in "".join(capfd.readouterr()) + caplog.text
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() before Airflow 3.3 waits for no person")
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() before Airflow 3.3 does not wait for a person")
 @pytest.mark.parametrize(("option", "count"), [("Approve", 6), ("Reject", 0)])
 def test_approved_backfill(
     planasonix: Planasonix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, count: int
@@ -325,7 +325,7 @@ class TestDeadlineAlert:
             report,
         ), report
 
-    def test_says_that_there_is_no_job(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
+    def test_reports_that_there_is_no_job(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
         assert self.report(caplog).endswith("is late. No job of the connection was created since the run was queued.")
 
     def test_alerts_without_planasonix(self, planasonix: Planasonix, caplog: pytest.LogCaptureFixture) -> None:
@@ -382,7 +382,7 @@ def test_sync_then_dbt(planasonix: Planasonix, other_services: OtherServices) ->
     assert other_services.dbt_runs == [1234]
 
 
-@pytest.mark.skipif(NO_EXCEPTION, reason="dag.test() of Airflow 3.0 to 3.2 gives a callback no exception")
+@pytest.mark.skipif(NO_EXCEPTION, reason="dag.test() of Airflow 3.0 to 3.2 passes no exception to a callback")
 def test_slack_alert(planasonix: Planasonix, other_services: OtherServices) -> None:
     planasonix.will_fail("conn_demo_39", code="source_unreachable")
     run_dag("planasonix_slack_alert", state="failed")

@@ -136,14 +136,14 @@ class TestAnExceptionOfABackfill:
 
 
 class TestAnExceptionOfACancel:
-    def test_names_what_was_to_be_cancelled(self, simulator: Simulator) -> None:
+    def test_at_a_timeout_names_the_job(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id=job.id, poll_interval=0.03, timeout=1))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert details_of(run) == job_of(simulator)
 
-    def test_of_a_404_names_it_too(self, simulator: Simulator) -> None:
+    def test_of_a_404_names_the_job(self, simulator: Simulator) -> None:
         run = drive(lambda: PlanasonixCancelJobOperator(task_id="stop", job_id="job_unknown"))
         assert isinstance(run.error, AirflowFailException)
         assert (details_of(run)["job_id"], details_of(run)["code"]) == ("job_unknown", "not_found")

@@ -51,7 +51,7 @@ def test_the_receiver_form_shows_the_path_of_the_receiver() -> None:
 
 
 @pytest.mark.parametrize("hook", get_provider_info()["connection-types"], ids=lambda hook: hook["connection-type"])
-def test_the_form_asks_for_a_port_where_the_test_button_needs_one(hook: dict[str, Any]) -> None:
+def test_the_form_asks_for_a_port_if_the_test_button_needs_one(hook: dict[str, Any]) -> None:
     form = hook["ui-field-behaviour"]
     is_needed = airflow.__version__ in ("3.3.1", "3.3.2")
     assert ("443" in form["relabeling"].get("port", "")) == is_needed

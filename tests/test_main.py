@@ -13,21 +13,21 @@ from planasonix_provider.simulator import Simulator
 from tests.support.scenarios import CONNECTION
 
 
-def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         __main__.main(["--version"])
     assert (end.value.code, capsys.readouterr().out) == (0, f"airflow-provider-planasonix {__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [[], ["webhooks"], ["nonsense"], ["sync", "conn_1", "--nonsense"]])
-def test_it_refuses_what_is_no_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_command_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         __main__.main(arguments)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("usage: python -m planasonix_provider")
 
 
-def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_the_import_of_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(options: object) -> int:
         raise KeyboardInterrupt
 
@@ -44,7 +44,7 @@ def test_ctrl_c_while_airflow_is_imported_ends_it(monkeypatch: pytest.MonkeyPatc
         ("jobs --status can", ["cancelled", "cancelling"]),
     ],
 )
-def test_a_shell_completes_it(tmp_path: Path, typed: str, completions: list[str]) -> None:
+def test_shell_completion(tmp_path: Path, typed: str, completions: list[str]) -> None:
     line = f"python -m planasonix_provider {typed}"
     environment = {
         **os.environ,
@@ -60,12 +60,12 @@ def test_a_shell_completes_it(tmp_path: Path, typed: str, completions: list[str]
     assert sorted((tmp_path / "completions").read_text().split()) == sorted(completions)
 
 
-def test_argcomplete_finds_the_mark_of_the_program() -> None:
+def test_argcomplete_finds_its_marker() -> None:
     subprocess.run([sys.executable, "-m", "argcomplete._check_module", "planasonix_provider"], check=True, timeout=250)
 
 
 @pytest.mark.slow("starts processes")
-def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator: Simulator) -> None:
+def test_a_command_in_a_new_process_prints_only_its_result(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     ran = subprocess.run(
         [*command, "--poll-interval", "0.5"], capture_output=True, text=True, timeout=250, env={**os.environ}
@@ -79,7 +79,7 @@ def test_a_command_in_a_process_of_its_own_says_nothing_but_its_answer(simulator
 
 @pytest.mark.slow("starts processes")
 @pytest.mark.parametrize("form", ["json", "yaml", "plain", "table"])
-def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(simulator: Simulator, form: str) -> None:
+def test_a_closed_stdout_causes_no_message(simulator: Simulator, form: str) -> None:
     command = f"{sys.executable} -m planasonix_provider jobs -o {form}; echo $? >&2"
     reader, writer = os.pipe()
     os.close(reader)
@@ -89,7 +89,7 @@ def test_a_pipe_that_nobody_reads_is_no_reason_to_complain(simulator: Simulator,
 
 
 @pytest.mark.slow("starts processes")
-def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulator) -> None:
+def test_the_result_is_printed_if_stderr_is_closed(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "planasonix_provider", "sync", CONNECTION, "--wait", "-o", "json"]
     reader, writer = os.pipe()
     os.close(reader)
@@ -99,7 +99,7 @@ def test_where_nobody_reads_what_is_said_the_answer_is_given(simulator: Simulato
 
 
 @pytest.mark.slow("starts processes")
-def test_what_cannot_be_written_in_ascii_does_not_lose_the_job(simulator: Simulator) -> None:
+def test_the_job_id_is_printed_if_stdout_is_ascii(simulator: Simulator) -> None:
     simulator.workspace.add_connection("conn_\u00e9")
     command = [sys.executable, "-m", "planasonix_provider", "sync", "conn_\u00e9", "-o", "json"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -1,4 +1,4 @@
-"""The OpenAPI document, the client and the API's reference hold each other, each in both directions."""
+"""The OpenAPI document, the client and the API's reference agree with each other, in both directions."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     for method, operation in item.items()
 }
 
-#: Bases that never come alone, and the two answers that are no JSON.
+#: Base classes that never occur alone, and the two responses without JSON.
 WITHOUT_A_SCHEMA = {"Resource", "SecretResource", "Envelope", "DataEnvelope", "Page", "NoContent", "PlainText"}
 MODELS: dict[str, type[BaseModel]] = {
     name: model
     for name, model in inspect.getmembers(models, inspect.isclass)
     if issubclass(model, BaseModel) and name not in WITHOUT_A_SCHEMA
 }
-#: Every bound of a body: the least that it lets pass, and the most that it does not.
+#: All bounds of bodies, each with the last valid value and the first invalid one.
 BOUNDS = {
     ("BackfillBody", "tables", "minItems"): (["a"], []),
     ("WebhookBody", "url", "pattern"): ("https://a.b", "ftp://a.b"),
@@ -52,7 +52,7 @@ BOUNDS = {
     ("WebhookPatchBody", "url", "pattern"): ("http://localhost", "file://localhost"),
     ("WebhookPatchBody", "events", "minItems"): (["job.failed"], []),
 }
-#: The open sets, each with what is known of it.
+#: The open sets, each with its known members.
 OPEN_SETS = {
     "JobState": JOB_STATES,
     "BackfillState": BACKFILL_STATES,
@@ -64,7 +64,7 @@ LIMITS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
 
 REFERENCE = api_reference.TEXT.read_text()
 _parts = re.split(r"^(GET|POST|PUT|DELETE) /api/v1(/\S+)$", REFERENCE, flags=re.MULTILINE)
-#: What the reference says below each route.
+#: The text of the reference below each route.
 SECTIONS = {
     ROUTE_BY_PATH[method, without_parameter_names(path)]: text
     for method, path, text in zip(_parts[1::3], _parts[2::3], _parts[3::3], strict=True)
@@ -73,7 +73,7 @@ REGISTRY: Registry[Any] = Registry().with_resource("urn:planasonix", DRAFT202012
 
 
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
-    """A part of the document, or what stands where it points to."""
+    """Return a part of the document, or the part that its reference points to."""
     if "$ref" not in part:
         return part
     found = DOCUMENT
@@ -83,7 +83,7 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def named(part: dict[str, Any]) -> str:
-    """The name of the schema that a part of the document points to."""
+    """Return the name of the schema that a part of the document points to."""
     return part["$ref"].removeprefix("#/components/schemas/")
 
 
@@ -100,7 +100,7 @@ def answer(name: str, status: str) -> dict[str, Any]:
 
 
 def properties(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """All properties of a schema, each with the name of the schema that it is written in."""
+    """Return all properties of a schema, each with the name of the schema that defines it."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for part in (SCHEMAS[name], *SCHEMAS[name].get("allOf", ())):
         if "$ref" in part:
@@ -110,7 +110,7 @@ def properties(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def required(name: str) -> set[str]:
-    """The properties that a schema cannot do without."""
+    """Return the required properties of a schema."""
     found: set[str] = set()
     for part in (SCHEMAS[name], *SCHEMAS[name].get("allOf", ())):
         found |= required(named(part)) if "$ref" in part else set(part.get("required", ()))
@@ -118,7 +118,7 @@ def required(name: str) -> set[str]:
 
 
 def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
-    """The types that a schema allows, written so that those of the document and of a model compare."""
+    """Return the types that a schema allows, in a form that compares the document with a model."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         target = definitions[name]
@@ -135,7 +135,7 @@ def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
 
 
 def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
-    """Each property in a body: the schema that it is written in, its name, and its value."""
+    """Yield each property in a body: the schema that defines it, its name, and its value."""
     for part in schema.get("anyOf", [schema]):
         if isinstance(value, list) and "items" in part:
             for item in value:
@@ -150,7 +150,7 @@ def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def complains(model: type[BaseModel], field: str, value: Any) -> bool:
-    """Whether a model does not take a value for a field, whatever it lacks besides."""
+    """Return whether a model rejects a value of a field, whether or not other fields are missing."""
     try:
         model.model_validate({field: value})
     except ValidationError as error:
@@ -159,14 +159,14 @@ def complains(model: type[BaseModel], field: str, value: Any) -> bool:
 
 
 def pointed(body: Any, pointer: str) -> Any:
-    """What a JSON pointer, without its first slash, points to in a body."""
+    """Return the part of a body that a JSON pointer without its first slash points to."""
     for step in pointer.split("/"):
         body = body[int(step) if isinstance(body, list) else step]
     return body
 
 
 def media(example: Example) -> dict[str, Any]:
-    """Where an example of the reference stands in the document."""
+    """Return the part of the document that contains an example of the reference."""
     name = route_of(example)
     place = OPERATIONS[name]["requestBody"] if example.status is None else answer(name, str(example.status))
     return place["content"]["application/json"]
@@ -177,7 +177,7 @@ def shown_by_the_reference() -> list[tuple[str, str, Any]]:
 
 
 def all_media(part: Any) -> Iterator[dict[str, Any]]:
-    """Everything in the document that has examples beside a schema."""
+    """Yield all parts of the document that have examples beside a schema."""
     if isinstance(part, dict):
         if {"schema", "examples"} <= set(part):
             yield part
@@ -191,13 +191,13 @@ def test_the_document_is_valid() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
 
 
-def test_every_operation_is_a_function_and_every_function_an_operation() -> None:
+def test_the_operations_are_the_functions_of_routes() -> None:
     theirs = [(name, one["method"], one["path"]) for name, one in OPERATIONS.items()]
     assert sorted(theirs) == sorted((name, one.method, PREFIX + one.path) for name, one in REQUESTS.items())
     assert sum(len(item) for item in DOCUMENT["paths"].values()) == len(OPERATIONS)
 
 
-def test_every_operation_wants_a_key() -> None:
+def test_every_operation_requires_a_key() -> None:
     assert DOCUMENT["security"] == [{"bearer": []}]
     assert not any("security" in operation for operation in OPERATIONS.values())
     bearer = DOCUMENT["components"]["securitySchemes"]["bearer"]
@@ -205,7 +205,7 @@ def test_every_operation_wants_a_key() -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_an_operation_is_told_in_the_words_of_the_reference(name: str) -> None:
+def test_an_operation_has_the_texts_of_the_reference(name: str) -> None:
     operation = OPERATIONS[name]
     assert f'(reference: "{operation["summary"]}")' in (getattr(routes, name).__doc__ or "")
     assert operation["summary"] in REFERENCE.splitlines()
@@ -213,7 +213,7 @@ def test_an_operation_is_told_in_the_words_of_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_an_operation_takes_what_its_function_sends(name: str) -> None:
+def test_an_operation_has_the_parameters_of_its_function(name: str) -> None:
     request, operation = REQUESTS[name], OPERATIONS[name]
     parameters = [resolved(part) for part in operation["parameters"]]
     placed = {
@@ -221,7 +221,7 @@ def test_an_operation_takes_what_its_function_sends(name: str) -> None:
     }
     assert sum(map(len, placed.values())) == len(parameters)
     assert set(placed["path"]) == set(request.ids)
-    # The reference has no query on the lists about webhooks, so their functions send none.
+    # The reference has no query parameters for lists of webhooks and deliveries, so their functions send none.
     signature = inspect.signature(getattr(routes, name), eval_str=True)
     assert set(placed["query"]) == ({*signature.parameters, "cursor"} if request.query else set())
     assert set(placed["query"]) == ({*request.query, "cursor"} if request.query else set())
@@ -236,14 +236,14 @@ def test_an_operation_takes_what_its_function_sends(name: str) -> None:
         assert shape(one["schema"], SCHEMAS) == {expected}, field
 
 
-def test_a_page_has_the_size_that_the_reference_allows() -> None:
+def test_the_page_size_is_that_of_the_reference() -> None:
     schema = DOCUMENT["components"]["parameters"]["limit"]["schema"]
     assert schema["maximum"] == PAGE_SIZE
     assert f"Page size (default {schema['default']}, max {schema['maximum']})" in REFERENCE
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_an_operation_takes_the_body_that_its_function_sends(name: str) -> None:
+def test_an_operation_has_the_body_of_its_function(name: str) -> None:
     body = OPERATIONS[name].get("requestBody")
     assert (body is not None) is (REQUESTS[name].body is not None)
     if body is not None:
@@ -254,7 +254,7 @@ def test_an_operation_takes_the_body_that_its_function_sends(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_an_operation_answers_what_its_function_reads(name: str) -> None:
+def test_an_operation_has_the_response_of_its_function(name: str) -> None:
     (status,) = re.findall(r"Response (\d{3})", SECTIONS[name])
     assert status in OPERATIONS[name]["responses"]
     reply, content = REQUESTS[name].envelope, answer(name, status).get("content", {})
@@ -264,7 +264,7 @@ def test_an_operation_answers_what_its_function_reads(name: str) -> None:
     assert set(content) == {reply.accepts}
     schema = content[reply.accepts]["schema"]
     if reply is models.PlainText:
-        # The function gives the text; whoever parses it has an object.
+        # The function returns a text; the parsed text is an object.
         Draft202012Validator(schema).validate(DOCUMENT)
         assert schema["type"] == "object"
     else:
@@ -272,7 +272,7 @@ def test_an_operation_answers_what_its_function_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_an_operation_names_the_errors_that_it_can_meet(name: str) -> None:
+def test_an_operation_lists_its_possible_errors(name: str) -> None:
     request = REQUESTS[name]
     (success,) = re.findall(r"Response (\d{3})", SECTIONS[name])
     errors = {"401", "403", "429", "default"}
@@ -290,14 +290,14 @@ def test_an_operation_names_the_errors_that_it_can_meet(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_an_answer_tells_of_the_rate_limit(name: str) -> None:
+def test_a_response_has_the_headers_of_the_rate_limit(name: str) -> None:
     for status in OPERATIONS[name]["responses"]:
         headers = answer(name, status)["headers"]
         assert set(headers) == (LIMITS | {"Retry-After"} if status == "429" else LIMITS)
         assert all("x-source" in resolved(header) for header in headers.values())
 
 
-def test_every_model_has_a_schema_and_every_schema_of_an_object_a_model() -> None:
+def test_the_models_are_the_schemas_of_objects() -> None:
     assert set(MODELS) == {name for name, schema in SCHEMAS.items() if {"properties", "allOf"} & set(schema)}
     assert {*OPEN_SETS, "Priority", "Id"} == set(SCHEMAS) - set(MODELS)
 
@@ -314,7 +314,7 @@ def test_a_schema_has_the_fields_of_its_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_schema_says_what_its_model_takes_no_empty_text_for(name: str) -> None:
+def test_a_schema_and_its_model_refuse_the_same_empty_texts(name: str) -> None:
     texts = {
         field: schema
         for field, (_, schema) in properties(name).items()
@@ -326,14 +326,14 @@ def test_a_schema_says_what_its_model_takes_no_empty_text_for(name: str) -> None
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_schema_requires_what_its_model_cannot_do_without(name: str) -> None:
-    # No field is said to be always there, so an answer promises no more than the client needs. What a field with a
-    # default is in the model, as the tables of a stub of results, is optional in the document.
+def test_a_schema_requires_the_required_fields_of_its_model(name: str) -> None:
+    # The document requires only the fields that the client needs. A field with a default is optional, such as the
+    # tables in the results of a running job.
     assert required(name) == {field for field, info in MODELS[name].model_fields.items() if info.is_required()}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_schema_has_ids_where_its_model_has(name: str) -> None:
+def test_a_schema_and_its_model_have_the_same_ids(name: str) -> None:
     def takes_ids(field: str) -> bool:
         one, many = ("job_1", "a/b"), (["job_1"], ["a/b"])
         return any(
@@ -349,7 +349,7 @@ def test_a_schema_has_ids_where_its_model_has(name: str) -> None:
 @pytest.mark.parametrize(
     "given", ["job_1", "größe", "a.b", "", "a/b", "a\\b", "a?b", "a#b", "a%20", "a b", "a\nb", "a\tb"]
 )
-def test_an_id_is_what_the_provider_takes_for_one(given: str) -> None:
+def test_the_document_and_the_provider_accept_the_same_ids(given: str) -> None:
     try:
         identifier("job_id", given)
     except ValueError:
@@ -360,14 +360,14 @@ def test_an_id_is_what_the_provider_takes_for_one(given: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPEN_SETS)
-def test_an_open_set_is_told_to_be_one(name: str) -> None:
+def test_an_open_set_is_described_as_open(name: str) -> None:
     schema = SCHEMAS[name]
     assert schema["type"] == "string"
     assert "set is open" in schema["description"]
     assert set(schema["examples"]) == set(OPEN_SETS[name])
 
 
-def test_no_set_is_closed_but_the_one_that_the_provider_closes() -> None:
+def test_only_the_priorities_are_a_closed_set() -> None:
     assert re.findall(r"\b(enum|const|additionalProperties|unevaluatedProperties):", TEXT) == ["enum"]
     assert SCHEMAS["Priority"]["enum"] == list(get_args(models.Priority))
     used = {
@@ -376,7 +376,7 @@ def test_no_set_is_closed_but_the_one_that_the_provider_closes() -> None:
     assert {name for name, _ in used} <= set(ROUTE_OF_BODY)
 
 
-def test_a_body_has_bounds_and_an_answer_has_none() -> None:
+def test_only_bodies_have_bounds() -> None:
     bounds = {"minItems", "maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "minimum", "maximum"}
     found = {
         (name, field, bound)
@@ -389,7 +389,7 @@ def test_a_body_has_bounds_and_an_answer_has_none() -> None:
 
 
 @pytest.mark.parametrize("bound", BOUNDS, ids="-".join)
-def test_a_bound_is_the_one_of_the_function_that_makes_the_body(bound: tuple[str, str, str]) -> None:
+def test_a_bound_is_that_of_the_function_of_the_body(bound: tuple[str, str, str]) -> None:
     body, field, _ = bound
     validator = Draft202012Validator(properties(body)[field][1] | {"items": {"type": "string"}})
     within, beyond = BOUNDS[bound]
@@ -400,7 +400,7 @@ def test_a_bound_is_the_one_of_the_function_that_makes_the_body(bound: tuple[str
     assert not validator.is_valid(beyond)
 
 
-def test_a_link_leads_from_an_answer_to_what_it_names() -> None:
+def test_a_link_uses_an_id_in_the_response() -> None:
     prefixes = {"connection_id": "conn_", "job_id": "job_", "backfill_id": "bf_", "webhook_id": "wh_"}
     starts = {"job_id": "trigger_sync", "backfill_id": "trigger_backfill", "webhook_id": "create_webhook"}
     linked = set()
@@ -414,14 +414,14 @@ def test_a_link_leads_from_an_answer_to_what_it_names() -> None:
                 found = pointed(example, expression.removeprefix("$response.body#/"))
                 assert found.startswith(prefixes[parameter])
                 linked.add((name, target))
-    # Every route of one job, backfill or webhook is led to by what starts such a thing, and by the list of all.
+    # Every route of one job, backfill or webhook is linked from the route that creates it, and from the list.
     for target, request in REQUESTS.items():
         for parameter in set(request.ids) - {"connection_id"}:
             listing = f"list_{parameter.removesuffix('_id')}s"
             assert {(starts[parameter], target), (listing, target)} <= linked
 
 
-def test_the_reference_shows_what_is_not_marked_and_nothing_that_is() -> None:
+def test_the_reference_shows_exactly_the_properties_without_a_mark() -> None:
     marked = {
         (name, field)
         for name in MODELS
@@ -432,12 +432,12 @@ def test_the_reference_shows_what_is_not_marked_and_nothing_that_is() -> None:
     assert written - marked == {(owner, field) for owner, field, _ in shown_by_the_reference()}
 
 
-def test_a_mark_is_one_that_the_document_explains() -> None:
+def test_every_mark_is_explained() -> None:
     for mark in re.findall(r"x-source: (.*)", TEXT):
         assert f"- `{mark}`: " in DOCUMENT["info"]["description"]
 
 
-def test_null_is_allowed_where_the_reference_shows_it_and_nowhere_else() -> None:
+def test_null_is_allowed_only_if_the_reference_shows_it() -> None:
     allowed = {
         (owner, field)
         for name in MODELS
@@ -448,11 +448,11 @@ def test_null_is_allowed_where_the_reference_shows_it_and_nowhere_else() -> None
 
 
 @pytest.mark.parametrize("example", api_reference.examples(), ids=str)
-def test_an_example_of_the_reference_stands_in_its_place(example: Example) -> None:
+def test_an_example_of_the_reference_is_in_the_document(example: Example) -> None:
     assert media(example)["examples"] == {"reference": {"value": example.body}}
 
 
-def test_an_example_is_what_its_schema_says() -> None:
+def test_an_example_matches_its_schema() -> None:
     found = [(one["schema"], example) for one in all_media(DOCUMENT) for example in one["examples"].values()]
     assert len([example for _, example in found if "x-source" not in example]) == len(api_reference.examples())
     for schema, example in found:

@@ -181,7 +181,7 @@ def test_an_invalid_key_is_refused(key: Any, every: str, key_format: str | None,
     assert str(refused.value).startswith(message)
 
 
-def test_a_run_without_a_key_is_told_why_it_has_none() -> None:
+def test_the_error_without_a_key_names_the_reason() -> None:
     with pytest.raises(ValueError, match="only if the timetable of its DAG is partitioned"):
         windows.of_partition(None, every="day")  # type: ignore[arg-type]
 

@@ -62,7 +62,7 @@ def connection(airflow_db: None) -> Iterator[Callable[..., dict[str, Any]]]:
 def task_without_database(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     variable_class = airflow_compat.variable_class()
     monkeypatch.setattr(airflow_compat, "is_task_without_database", lambda: True)
-    # Airflow 3.0 has a class for tasks that needs the channel of one.
+    # In Airflow 3.0, the class for tasks needs the connection of a real task to its supervisor.
     monkeypatch.setattr(airflow_compat, "variable_class", lambda: variable_class)
     monkeypatch.setattr(airflow_compat, "secrets_backends", list)
 
@@ -81,7 +81,7 @@ def shows_no_secret(text: str) -> bool:
 
 
 def assert_unusable(store: SecretStore, message: str, *, is_readable: bool = False) -> None:
-    """Check that nothing can be done with a store, and that no error shows what it holds."""
+    """Check that every operation on a store fails, and that no error shows the content."""
     for call in (store.check_writable, lambda: store.save(FIRST), *([] if is_readable else [store.load])):
         with pytest.raises(PlanasonixSecretError, match=message) as refused:
             call()
@@ -311,7 +311,7 @@ class TestAConnection:
         (f"connection:{CONNECTION}", f"AIRFLOW_CONN_{CONNECTION}", "a connection of this id"),
     ],
 )
-def test_what_the_environment_overrides_is_refused(
+def test_a_store_that_the_environment_overrides_is_refused(
     airflow_db: None, monkeypatch: pytest.MonkeyPatch, to: str, environment: str, message: str
 ) -> None:
     monkeypatch.setenv(environment.upper(), "precious://x")

@@ -45,7 +45,7 @@ def test_scopes_are_separate(other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "null", "", "[]", "1"])
-def test_a_damaged_variable_is_not_taken_for_a_missing_one(values: dict[str, str], text: str) -> None:
+def test_a_damaged_variable_is_an_error(values: dict[str, str], text: str) -> None:
     values[store_of().name("key")] = text
     assert store_of().get("key") == text
 

@@ -1,9 +1,9 @@
 """Three ways to wait behave identically: on a worker, deferred, and rescheduled.
 
-One table has what is waited for and its outcomes. In all ways, a person and the next task see the same. Time is
+One table lists the targets and their outcomes. In all ways, a user and the next task see the same. Time is
 simulated, so an outage of an hour passes at once.
 
-All sensors are tested, those that search a list for their work, too. A sensor gets the ids of the work that the test
+All sensors are tested, also those that search a list for their work. A sensor gets the ids of the work that the test
 starts, and faults on the route of its target's first request.
 """
 
@@ -38,7 +38,7 @@ from tests.support.time_travel import travelling
 CONNECTION = VALUES["connection_id"]
 WINDOW = {name: VALUES[name] for name in ("start_at", "end_at")}
 MINUTE = 60.0
-#: How long the work takes, unless something happens to it.
+#: The duration of the work, unless its outcome changes it.
 TAKES = 30 * MINUTE
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 OUTCOMES = ("succeeded", "failed", "cancelled", "deadline", "404", "outage of 55 minutes", "outage without an end")
 OUTAGE_POLLS = 56
-#: What each operator waits for. Each sensor says it by its ``target()``, so that new ones are tested without a change.
+#: The target of each operator. A sensor has its ``target()``, so new sensors are tested without a change.
 OPERATORS: dict[type, WaitTarget] = {
     PlanasonixSyncOperator: JobTarget("job_1"),
     PlanasonixBackfillOperator: BackfillTarget("bf_1"),
@@ -57,7 +57,7 @@ SUBJECTS: tuple[type, ...] = (*OPERATORS, *SENSORS)
 
 
 def target_of(subject: type) -> WaitTarget:
-    """Return an example of what a task waits for."""
+    """Return an example of a task's target."""
     target: WaitTarget = OPERATORS.get(subject) or make_example(subject).target()
     return target
 
@@ -97,7 +97,7 @@ def prepare(subject: type, outcome: str, simulator: Simulator) -> None:
 
 
 def cancel_after(simulator: Simulator, minutes: int) -> None:
-    """Let a person cancel the work after some minutes, at the same time in all ways: their polls differ by seconds."""
+    """Cancel the work after some minutes, at the same time in all ways, although their polls differ by seconds."""
     workspace, now = simulator.workspace, simulator.workspace.clock
     cancelled_at = now() + timedelta(minutes=minutes)
 
@@ -138,7 +138,7 @@ def run(
 
 
 def visible_outcome(run: Run) -> dict[str, Any]:
-    """Return all that a person and the next task see of a run, without ids and times.
+    """Return everything that a user and the next task see of a run, without ids and times.
 
     This leaves out the URL of the button: a trigger cannot set it while a backfill makes its first job.
     """
@@ -169,7 +169,7 @@ def expected_error(subject: type, outcome: str) -> type[BaseException] | None:
     return None if is_allowed else EXPECTED[outcome]["sensor"]
 
 
-#: What the message of an operator's error contains.
+#: The content of the messages of operators' errors.
 MESSAGES: dict[type, dict[str, str]] = {
     PlanasonixSyncOperator: {
         "failed": r"^Job failed: source_unreachable: No route to the source \(job \w+\)\. See \S+/jobs/\w+$",
@@ -183,13 +183,13 @@ MESSAGES: dict[type, dict[str, str]] = {
 @pytest.mark.slow("runs each task in three ways")
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.__name__)
-def test_means_the_same_in_every_way(
+def test_all_ways_have_the_same_outcome(
     subject: type, outcome: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = "operator" if subject in OPERATORS else "sensor"
     ways = [way for way in WAYS if kind == "sensor" or way != "rescheduled"]
     if outcome == "outage without an end" and not HAS_NOTES:
-        # Nothing remembers since when a rescheduled sensor has had no answer; there its timeout ends the wait.
+        # Without a state store, a rescheduled sensor does not know the start of an outage: its timeout ends the wait.
         ways = [way for way in ways if way != "rescheduled"]
     runs = {way: run(subject, outcome, way, simulator, monkeypatch) for way in ways}
     expected = expected_error(subject, outcome)

@@ -1,4 +1,4 @@
-"""What a template gives in a run that does not have what it asks for."""
+"""Templates that use values which a run does not have."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sensor(since: str) -> Any:
         ("{{ ts_nodash }}", "ts_nodash"),
     ],
 )
-def test_a_run_without_a_logical_date_says_what_to_use(make: Any, template: str, name: str) -> None:
+def test_the_error_without_a_logical_date_suggests_another_value(make: Any, template: str, name: str) -> None:
     task = in_a_dag(make, template)
     with pytest.raises(AirflowFailException) as failed:
         task.render_template_fields(context(None))
@@ -57,12 +57,12 @@ def test_a_run_without_a_logical_date_says_what_to_use(make: Any, template: str,
     ("template", "logical_date"),
     [("{{ my_own }}", None), ("{{ data_interval_end }}", datetime(2025, 1, 1, tzinfo=UTC))],
 )
-def test_what_else_is_undefined_is_airflows_own_error(template: str, logical_date: datetime | None) -> None:
+def test_other_undefined_values_raise_airflows_own_error(template: str, logical_date: datetime | None) -> None:
     with pytest.raises(UndefinedError, match="is undefined"):
         in_a_dag(backfill, template).render_template_fields(context(logical_date))
 
 
-def test_what_is_there_is_rendered() -> None:
+def test_defined_values_are_rendered() -> None:
     task = in_a_dag(backfill, "{{ dag_run.run_after }}")
     task.render_template_fields({"dag_run": SimpleNamespace(run_after="2025-02-01")})
     assert task.end_at == "2025-02-01"

@@ -34,7 +34,7 @@ OWN = SecretStr("whsec_of_my_own_1234567890")
 
 
 def secrets_of(simulator: Simulator) -> list[str]:
-    """The current signing secrets of all webhooks, deleted ones included."""
+    """Return the current signing secrets of all webhooks, deleted ones included."""
     return [one.secret.get_secret_value() for one in simulator.workspace.webhooks._subscriptions.newest_first()]
 
 

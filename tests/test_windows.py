@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 
 def edges(*arguments: Any, every: Any) -> list[str]:
-    """The start of each window, and the end of the last one."""
+    """Return the start of each window, and the end of the last one."""
     made = windows.split(*arguments, every=every)
     assert all(left["end_at"] == right["start_at"] for left, right in pairwise(made))
     return [made[0]["start_at"], *(window["end_at"] for window in made)]
@@ -384,7 +384,7 @@ def aware(moment: datetime) -> datetime:
 
 
 def unit_of(moment: datetime, every: str) -> tuple[int, ...]:
-    """The hour, day, week, month, quarter or year of a time."""
+    """Return the hour, day, week, month, quarter or year of a time."""
     week = moment.isocalendar()
     return {
         "hour": (moment.toordinal(), moment.hour),
