@@ -1,4 +1,4 @@
-"""Imports go in one direction, as docs/contributing.md ("Layout") says, and one name has one meaning."""
+"""Imports follow the order in docs/contributing.md ("Layout"), and a name has only one meaning."""
 
 from __future__ import annotations
 

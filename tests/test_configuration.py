@@ -83,7 +83,7 @@ def test_a_value_is_read(monkeypatch: pytest.MonkeyPatch, option: str, given: st
         ("cancel_on_kill", "perhaps", "True or False"),
     ],
 )
-def test_an_error_names_the_option_the_value_and_what_is_allowed(
+def test_an_error_names_the_option_the_value_and_the_allowed_values(
     monkeypatch: pytest.MonkeyPatch, min_poll_seconds: float, option: str, given: str, allowed: str
 ) -> None:
     set_option(monkeypatch, option, given)

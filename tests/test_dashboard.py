@@ -126,7 +126,7 @@ def _has_grown(prometheus: Prometheus) -> bool:
 
 @contextmanager
 def _sending_on() -> Iterator[None]:
-    """Send each metric twice a second, because the queries look at the last seconds."""
+    """Send each metric twice a second, because the queries read only the last seconds."""
     is_over = Event()
 
     def send() -> None:

@@ -1,4 +1,4 @@
-"""Every file in example_dags/ runs to its end; some are checked for what they load."""
+"""Every file in example_dags/ runs to its end; the loaded data of some is checked."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PREPARED = {
     "planasonix_wait_for_others",
 }
 EXAMPLES = {path.stem for path in ROOT.glob("example_dags/*.py")} - PREPARED
-#: DAGs in the same file that the assets of the first one start.
+#: DAGs in the same file that are started by the assets of the first one.
 FOLLOWERS = {
     "planasonix_assets": ["report"],
     "planasonix_asset_alias": ["check"],

@@ -163,7 +163,7 @@ def test_airflow_lists_the_provider_with_hooks_links_and_triggers(listed: dict[s
 @pytest.mark.slow("reads all installed providers")
 def test_airflow_lists_the_fields_of_the_connection_forms(listed: dict[str, Any]) -> None:
     if airflow.__version__.startswith(("3.0.", "3.1.")) and not find_spec("flask_appbuilder"):
-        # These two commands list nothing then, but the form itself works.
+        # Both commands list nothing then, but the form itself works.
         assert not listed["behaviours"]
         return
     assert {name for name in listed["behaviours"] if name.startswith("planasonix")} == {

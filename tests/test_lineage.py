@@ -159,7 +159,7 @@ class TestASync:
             ]
             assert lineage.query["externalQueryId"] == simulator.jobs()[0].id
 
-    def test_has_the_connection_of_its_job_if_the_dag_was_edited_meanwhile(
+    def test_has_the_connection_of_its_job_if_the_dag_was_edited_while_it_ran(
         self, simulator: Simulator, run_task: RunTask
     ) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 3})

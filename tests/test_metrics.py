@@ -1,4 +1,4 @@
-"""The metrics arrive in StatsD and OpenTelemetry as docs/metrics.md describes them, and break nothing."""
+"""The metrics arrive in StatsD and OpenTelemetry as docs/metrics.md describes them, and their errors break no task."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from planasonix_provider import windows
 
 BERLIN = "Europe/Berlin"
 NEW_YORK = "America/New_York"
-# Their clocks went back across midnight, so that the day before continued after the first minute of the new one.
+# Their clocks went back across midnight, so that the previous day continued after the first minute of the new one.
 ODD_ZONES = {"America/St_Johns", "Canada/Newfoundland", "America/Goose_Bay"}
 ZONES = sorted(zone for zone in available_timezones() if "/" in zone and zone not in ODD_ZONES)
 

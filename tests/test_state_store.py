@@ -29,7 +29,7 @@ def store_of(**ti: Any) -> VariableStateStore:
 
 
 @pytest.mark.usefixtures("values")
-def test_returns_what_another_instance_has_stored_until_it_is_deleted() -> None:
+def test_returns_the_value_of_another_instance_until_it_is_deleted() -> None:
     assert store_of().get("key") is None
     store_of().set("key", {"a": [1, None]})
     assert store_of().get("key") == {"a": [1, None]}

@@ -469,7 +469,7 @@ def test_windows_of_a_timedelta_have_equal_lengths(start: datetime, every: timed
     end=st.datetimes(timezones=zones),
     every=st.sampled_from(NAMES) | st.timedeltas(),
 )
-def test_any_period_gives_windows_or_an_error(start: datetime, end: datetime, every: str | timedelta) -> None:
+def test_any_period_has_windows_or_raises_an_error(start: datetime, end: datetime, every: str | timedelta) -> None:
     try:
         made = windows.split(start, end, every=every)
     except ValueError as reason:
@@ -480,7 +480,7 @@ def test_any_period_gives_windows_or_an_error(start: datetime, end: datetime, ev
 
 @settings(max_examples=50, deadline=None)
 @given(start=at_changes, length=lengths, every=st.sampled_from(NAMES))
-def test_a_datetime_of_pendulum_gives_the_same_windows(start: datetime, length: float, every: str) -> None:
+def test_a_datetime_of_pendulum_has_the_same_windows(start: datetime, length: float, every: str) -> None:
     end = start.astimezone(UTC) + LENGTHS[every] * length * HOUR
     same = pendulum.instance(start.astimezone(UTC)).in_timezone(str(start.tzinfo))
     assert windows.split(same, pendulum.instance(end), every=every) == windows.split(start, end, every=every)

@@ -63,7 +63,7 @@ def test_a_table_of_many_objects_has_the_given_columns(capsys: pytest.CaptureFix
 
 @pytest.fixture
 def at_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Print a table while stdout looks like a terminal of 80 columns."""
+    """Prints a table while stdout looks like a terminal of 80 columns."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
 

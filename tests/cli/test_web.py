@@ -54,7 +54,7 @@ def test_a_sync_and_its_job_open_the_page_of_the_job(
     assert browser.opened(3) == [ran.json["job_url"]] * 3 == [f"{simulator.url}/jobs/{simulator.jobs()[0].id}"] * 3
 
 
-def test_nothing_is_opened_unless_asked_for(shell: Run, browser: Browser) -> None:
+def test_no_page_is_opened_without_the_option(shell: Run, browser: Browser) -> None:
     shell("sync", CONNECTION)
     assert browser.opened(0) == []
 

@@ -54,7 +54,7 @@ async def test_an_api_that_answers_again_is_used_at_once(
     await asyncio.gather(*(reader.send(JOBS) for _ in range(5)))
 
 
-async def test_an_unknown_job_says_nothing_about_the_api(reader: ApiReader, simulator: Simulator) -> None:
+async def test_a_404_is_not_treated_as_an_outage(reader: ApiReader, simulator: Simulator) -> None:
     for _ in range(2):
         with pytest.raises(PlanasonixNotFoundError):
             await reader.send(routes.get_job("job_x"))

@@ -81,7 +81,7 @@ def test_the_source_distribution_builds_the_same_wheel(
 def test_the_tests_are_in_the_source_distribution_and_not_in_the_wheel(wheel: zipfile.ZipFile, sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         packed = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
-    # The files that they read are there as well, so that the tests can run from it.
+    # The source distribution also has the files that the tests read, so that they can run from it.
     assert {
         "tests/conftest.py",
         "pyproject.toml",

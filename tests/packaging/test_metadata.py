@@ -1,4 +1,4 @@
-"""The metadata of the installed package, for the page of a provider, for installers, and for Airflow."""
+"""The metadata of the installed package, which provider pages, installers and Airflow read."""
 
 from __future__ import annotations
 

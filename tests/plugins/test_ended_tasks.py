@@ -26,7 +26,7 @@ from tests.support.time_travel import TravelledClock, steps_while_asleep
 
 pytestmark = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no API server")
 
-#: Until which time a test waits for a thread on a slow machine.
+#: The maximum wait for a thread, on a slow machine.
 MAX_SECONDS = 60.0
 HEARTBEAT = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 

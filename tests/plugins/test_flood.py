@@ -31,7 +31,7 @@ def _receivers(assets: Assets, connection: Callable[..., None]) -> None:
 
 @pytest.fixture
 def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes Airflow ask a secrets backend first."""
+    """Makes Airflow search a secrets backend first."""
 
     def make(seconds: float = 0.0, **connections: dict[str, object]) -> None:
         given = {"seconds": seconds, "connections": connections}

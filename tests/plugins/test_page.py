@@ -50,7 +50,7 @@ def start(simulator: Simulator, number: int) -> list[str]:
 
 
 def start_backfill(simulator: Simulator) -> str:
-    """Start a backfill of three jobs that go on running."""
+    """Start a backfill of three jobs that keep running."""
     connection_id = f"conn_{uuid.uuid4().hex}"
     simulator.workspace.add_connection(connection_id)
     simulator.plan_backfill(connection_id, jobs=3, queued_seconds=0, running_seconds=1_000)
@@ -86,7 +86,7 @@ class Permissions:
 
 @pytest.fixture
 def permissions(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Permissions:
-    # Changes hold at once, unless a test is about the cache.
+    # Changes take effect at once, unless a test is about the cache.
     monkeypatch.setattr(permission_cache, "MAX_PERMISSION_AGE_SECONDS", -1.0)
     return Permissions(monkeypatch)
 
@@ -101,7 +101,7 @@ def _audit_log(airflow_db: None) -> Iterator[None]:
 @pytest.fixture
 def app(airflow_db: None, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     simple_auth_manager(tmp_path, monkeypatch)
-    # A slow machine may need longer than people want to wait.
+    # A slow machine may need longer than the limit for users.
     monkeypatch.setattr(page_data, "MAX_WAIT_SECONDS", 60.0)
     return app_with_login(make_app(has_page=True))
 
@@ -218,7 +218,7 @@ class TestOverview:
         assert [row["is_reachable"] for row in rows] == [True] * 40
         assert len(simulator.requests) == 160
 
-    async def test_a_busy_api_server_says_nothing_about_planasonix(
+    async def test_a_busy_api_server_is_not_reported_as_an_outage(
         self, app: FastAPI, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(page_data, "MAX_RESPONSES", 1)
@@ -538,7 +538,7 @@ class TestCancelling:
         assert response.json()["message"].startswith(f"Job {job_id} ")
         assert status in ("cancelling", "cancelled")
         assert simulator.job(job_id).status in ("cancelling", "cancelled")
-        # The second cancel is another one, unless the job was over by then.
+        # Each cancel has an entry, the second one only if the job was not over by then.
         entry, *_ = audit_log()
         assert (entry.owner, entry.dag_id, entry.extra) == (
             "op",

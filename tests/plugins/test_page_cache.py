@@ -57,7 +57,7 @@ async def test_callers_at_the_same_time_share_one_load(source: Source) -> None:
     assert {entry.value for entry in entries} == {source.loads} == {1}
 
 
-async def test_a_slow_load_goes_on_while_callers_get_the_old_value(
+async def test_a_slow_load_continues_while_callers_get_the_old_value(
     source: Source, pass_time: Callable[[float], None]
 ) -> None:
     cache = PageCache(max_wait=0.01)
@@ -77,7 +77,7 @@ async def test_a_slow_load_goes_on_while_callers_get_the_old_value(
     assert source.loads == 2
 
 
-async def test_a_caller_that_goes_away_does_not_cancel_the_load(source: Source) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_load(source: Source) -> None:
     cache = PageCache(max_wait=None)
     source.released.clear()
     first = asyncio.create_task(cache.get("key", source.load, max_age=5))

@@ -23,7 +23,7 @@ pytest.importorskip(
     "airflow.providers.fab.auth_manager.fab_auth_manager", reason="apache-airflow-providers-fab is not installed"
 )
 
-#: A role that may read all that the page shows, and change nothing.
+#: A role that may read everything on the page, but change nothing.
 READER = [("can_read", name) for name in ("Connections", "DAGs", "DAG Runs", "Task Instances")]
 #: The same, and it may clear tasks.
 CLEARER = [*READER, *(("can_edit", name) for name in ("DAGs", "DAG Runs", "Task Instances"))]

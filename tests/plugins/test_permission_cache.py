@@ -10,7 +10,7 @@ from tests.support.time_travel import TravelledClock
 
 
 class AuthManager:
-    """Counts how often it is asked."""
+    """Counts the questions for a permission."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -25,7 +25,7 @@ class AuthManager:
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
-def test_asks_again_after_some_seconds(travel: TravelledClock, is_allowed: bool) -> None:
+def test_a_permission_expires_after_some_seconds(travel: TravelledClock, is_allowed: bool) -> None:
     cache, manager = PermissionCache(), AuthManager()
     manager.is_allowed = is_allowed
     for seconds in (0.0, MAX_PERMISSION_AGE_SECONDS - 1):

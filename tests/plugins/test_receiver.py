@@ -502,7 +502,7 @@ class TestRotation:
 
 class TestDeliveriesThatCannotBeRecorded:
     @pytest.mark.parametrize("asset", ["nothing_of_the_kind", "retired"])
-    async def test_an_unknown_asset_asks_for_another_delivery(
+    async def test_an_unknown_asset_requests_another_delivery(
         self, deliver: Deliver, assets: Assets, connection: Connect, lines: Lines, asset: str
     ) -> None:
         assets.add("retired", is_active=False)
@@ -585,7 +585,7 @@ class TestDeliveriesThatCannotBeRecorded:
 
 
 class TestMetrics:
-    """Each delivery is counted once, with its outcome, and names that do not exist make no series."""
+    """Each delivery is counted once, with its outcome. Unknown names cause no time series."""
 
     @staticmethod
     def counted(statsd: StatsdServer) -> list[tuple[str, ...]]:

@@ -318,7 +318,7 @@ class TestAReceiverInASecretsBackend:
 
 
 class TestProblems:
-    async def test_a_database_that_cannot_list_receivers_is_asked_again_some_seconds_later(
+    async def test_a_failed_list_of_receivers_is_repeated_some_seconds_later(
         self, cache: ReceiverCache, connections: Connections, now: Now
     ) -> None:
         connections.add("orders")

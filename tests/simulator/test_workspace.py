@@ -60,7 +60,7 @@ class TestJob:
 
 
 class TestFailedJob:
-    def test_is_over_at_once_with_the_error_that_was_given(self, workspace, clock):
+    def test_is_over_at_once_with_the_given_error(self, workspace, clock):
         job_id = workspace.start_sync(CONNECTION).id
         clock.move(7)
         failed = workspace.fail_job(job_id, code="disk_full", message="No room.")
@@ -69,7 +69,7 @@ class TestFailedJob:
         assert (failed.error.code, failed.error.message) == ("disk_full", "No room.")
         assert workspace.job_page(lambda job, now: True, limit=5, status="failed")[0][0].id == job_id
 
-    def test_keeps_what_it_has_loaded(self, workspace, clock):
+    def test_keeps_its_loaded_rows(self, workspace, clock):
         workspace.plan(CONNECTION, tables={"a": 1000})
         job_id = workspace.start_sync(CONNECTION).id
         clock.move(2 + 5)

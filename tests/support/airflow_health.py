@@ -30,7 +30,7 @@ class ApiServer:
         self.paths: list[str] = []
         #: How many requests were answered.
         self.answered = 0
-        #: Cleared while the server accepts requests and answers none.
+        #: Cleared while the server accepts requests but does not respond.
         self.answers = threading.Event()
         self.answers.set()
 

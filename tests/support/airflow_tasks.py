@@ -51,7 +51,7 @@ class AirflowTasks:
     """Tasks in Airflow's database."""
 
     def __init__(self) -> None:
-        # Each DAG run has a logical date of its own, although travelled time stands still.
+        # Each DAG run needs its own logical date, although travelled time stands still.
         self._offsets = (timedelta(milliseconds=number) for number in count())
         self.forget()
 

@@ -113,7 +113,7 @@ class TestGetJob:
         ],
     )
     def test_id_stays_one_segment(self, client, simulator, path, name):
-        # httpx would resolve dots and decode what needs no encoding, so the path goes out as raw bytes.
+        # httpx would resolve dots and decode unneeded escapes, so the path is sent as raw bytes.
         url = httpx.URL(simulator.url).copy_with(raw_path=f"/api/v1/jobs/{path}".encode())
         assert error(client.send(client.build_request("GET", url)), 404)["message"] == f"no job {name!r}"
         assert simulator.requests[-1].route == "get_job"
@@ -158,7 +158,7 @@ class TestCancelJob:
 class TestListJobs:
     @pytest.fixture
     def ids(self, client, clock):
-        """A job a minute, newest first: the last one is queued, the others succeeded."""
+        """One job per minute, newest first: the last one is queued, the others succeeded."""
         ids = []
         for number in range(1, 6):
             clock.move(60)

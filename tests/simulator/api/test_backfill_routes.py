@@ -138,7 +138,7 @@ class TestGetBackfill:
 class TestJobsOfABackfill:
     @pytest.fixture
     def job_ids(self, client, clock, simulator):
-        """The jobs of a running backfill of which three more are to come."""
+        """The jobs of a running backfill that will start three more."""
         simulator.plan_backfill("conn_demo_01", jobs=6, parallel=3)
         backfill_id = start(client)
         clock.move(0.2)
@@ -188,7 +188,7 @@ class TestJobsOfABackfill:
 class TestListBackfills:
     @pytest.fixture
     def ids(self, client, clock):
-        """A backfill a second, newest first: the last one is queued, two are running, two completed."""
+        """One backfill per second, newest first: the last one is queued, two are running, two completed."""
         ids = []
         for number in range(1, 6):
             clock.move(1)

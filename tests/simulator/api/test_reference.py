@@ -1,4 +1,4 @@
-"""The simulator answers each request of the reference as the reference does, field by field."""
+"""The simulator responds to each request of the reference as the reference does, field by field."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Stage:
     def before_trigger_backfill(self) -> None:
         self.at("2025-03-27T14:25:00Z")
         self.named(BACKFILL)
-        # 37 % of all rows are those of the example once the two jobs have run for 224 of 600 s.
+        # 37 % of all rows are the rows of the example when the two jobs have run for 224 of 600 s.
         tables = {"public.orders": 4_953_216, "public.order_items": 0}
         self.simulator.plan_backfill(CONNECTION, jobs=2, queued_seconds=0, job_seconds=600, tables=tables)
 

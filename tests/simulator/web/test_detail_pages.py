@@ -97,7 +97,7 @@ class TestJob:
         page = send(f"/jobs/{job_id}/fail", code="", message=" ")
         assert f"Error {code} The job was made to fail." in page.text
 
-    def test_takes_longer_by_a_form(self, simulator, get_page, send, clock):
+    def test_is_slowed_down_by_a_form(self, simulator, get_page, send, clock):
         job_id = sync(simulator)
         clock.move(1.2)
         page = get_page(f"/jobs/{job_id}")

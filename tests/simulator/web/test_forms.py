@@ -65,7 +65,7 @@ class TestStart:
 
 
 class TestControl:
-    def test_the_next_syncs_do_what_was_planned(self, simulator, send, clock):
+    def test_the_next_syncs_follow_the_plan(self, simulator, send, clock):
         page = send("/control/plan", connection_id=CONNECTION, outcome="failed", code="nope", running_seconds="1.5")
         assert "The next starts of this connection follow the plan." in page.text
         jobs = [simulator.workspace.start_sync(CONNECTION)]
@@ -83,7 +83,7 @@ class TestControl:
             clock.move(9)
             assert simulator.job(job.id).status == "failed"
 
-    def test_the_next_backfills_do_what_was_planned(self, simulator, send, clock):
+    def test_the_next_backfills_follow_the_plan(self, simulator, send, clock):
         send("/control/backfill_plan", connection_id=CONNECTION, jobs="4", failing_jobs="1, 3", job_seconds="1")
         send("/start/backfill", connection_id=CONNECTION, start_at="2025-01-01", end_at="2025-02-01")
         clock.move(9)
@@ -161,7 +161,7 @@ class TestControl:
 
 
 class TestWebhooks:
-    def test_shows_subscriptions_and_what_was_delivered(self, simulator, get_page, send):
+    def test_shows_subscriptions_and_deliveries(self, simulator, get_page, send):
         simulator.workspace.configure(webhook_attempts=1)
         webhook = simulator.subscribe("http://127.0.0.1:9/hook?a=1", ["job.succeeded", "job.failed"])
         (_, row) = get_page("/webhooks").tables["Subscriptions, newest first"]
@@ -173,7 +173,7 @@ class TestWebhooks:
         assert row[:2] == [delivery.id, "job.succeeded"]
         assert page.facts("Subscription")["URL"] == "http://127.0.0.1:9/hook?a=1"
 
-    def test_shows_when_a_delivery_was_given_up(self, simulator, get_page, send):
+    def test_shows_when_a_delivery_has_failed(self, simulator, get_page, send):
         simulator.workspace.configure(webhook_attempts=1)
         webhook = simulator.subscribe("http://127.0.0.1:9/hook", ["job.failed"])
         send(f"/webhooks/{webhook.id}/test")

@@ -122,7 +122,7 @@ def test_pauses_double(simulator, receiver):
 
 
 @pytest.mark.parametrize(("changes", "attempts"), [({}, 5), ({"webhook_attempts": 3}, 3)])
-def test_given_up(simulator, client, receiver, changes, attempts):
+def test_fails_after_the_last_attempt(simulator, client, receiver, changes, attempts):
     simulator.workspace.configure(**changes)
     receiver.statuses = [503] * attempts
     webhook_id = simulator.subscribe(receiver.url, ["job.succeeded"]).id
