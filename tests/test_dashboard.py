@@ -113,7 +113,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                     # Scrapes are in real time.
                     time.sleep(0.5)
                     send_all()
-                with _sending_on():
+                with _send_repeatedly():
                     yield prometheus
             finally:
                 end(prometheus.process)
@@ -125,7 +125,7 @@ def _has_grown(prometheus: Prometheus) -> bool:
 
 
 @contextmanager
-def _sending_on() -> Iterator[None]:
+def _send_repeatedly() -> Iterator[None]:
     """Send each metric twice a second, because the queries read only the last seconds."""
     is_over = Event()
 

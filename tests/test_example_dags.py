@@ -238,7 +238,7 @@ def test_failure_callback(
     run_dag("planasonix_failure_callback", state="failed")
     (job,) = planasonix.simulator.jobs()
     if NO_EXCEPTION:
-        pytest.skip("dag.test() of Airflow 3.0 to 3.2 gives a callback no exception")
+        pytest.skip("dag.test() of Airflow 3.0 to 3.2 passes no exception to a callback")
     code = "forbidden" if is_lost else "source_unreachable"
     url = f"{planasonix.simulator.url}/jobs/{job.id}"
     # Airflow 3 logs what a task prints.

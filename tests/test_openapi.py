@@ -72,7 +72,7 @@ SECTIONS = {
 REGISTRY: Registry[Any] = Registry().with_resource("urn:planasonix", DRAFT202012.create_resource(DOCUMENT))
 
 
-def resolved(part: dict[str, Any]) -> dict[str, Any]:
+def resolve(part: dict[str, Any]) -> dict[str, Any]:
     """Return a part of the document, or the part that its reference points to."""
     if "$ref" not in part:
         return part
@@ -82,21 +82,21 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def named(part: dict[str, Any]) -> str:
+def schema_name(part: dict[str, Any]) -> str:
     """Return the name of the schema that a part of the document points to."""
     return part["$ref"].removeprefix("#/components/schemas/")
 
 
 #: The route that sends each body.
 ROUTE_OF_BODY = {
-    named(operation["requestBody"]["content"]["application/json"]["schema"]): route
+    schema_name(operation["requestBody"]["content"]["application/json"]["schema"]): route
     for route, operation in OPERATIONS.items()
     if "requestBody" in operation
 }
 
 
 def answer(name: str, status: str) -> dict[str, Any]:
-    return resolved(OPERATIONS[name]["responses"][status])
+    return resolve(OPERATIONS[name]["responses"][status])
 
 
 def properties(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -104,7 +104,7 @@ def properties(name: str) -> dict[str, tuple[str, dict[str, Any]]]:
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for part in (SCHEMAS[name], *SCHEMAS[name].get("allOf", ())):
         if "$ref" in part:
-            found |= properties(named(part))
+            found |= properties(schema_name(part))
         found |= {field: (name, schema) for field, schema in part.get("properties", {}).items()}
     return found
 
@@ -113,7 +113,7 @@ def required(name: str) -> set[str]:
     """Return the required properties of a schema."""
     found: set[str] = set()
     for part in (SCHEMAS[name], *SCHEMAS[name].get("allOf", ())):
-        found |= required(named(part)) if "$ref" in part else set(part.get("required", ()))
+        found |= required(schema_name(part)) if "$ref" in part else set(part.get("required", ()))
     return found
 
 
@@ -134,22 +134,22 @@ def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
     return types
 
 
-def shown(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
+def iter_properties(schema: dict[str, Any], value: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield each property in a body: the schema that defines it, its name, and its value."""
     for part in schema.get("anyOf", [schema]):
         if isinstance(value, list) and "items" in part:
             for item in value:
-                yield from shown(part["items"], item)
+                yield from iter_properties(part["items"], item)
         elif isinstance(value, dict) and "$ref" in part:
-            fields = properties(named(part))
+            fields = properties(schema_name(part))
             for field, inner in value.items():
-                assert field in fields, f"schema {named(part)} of docs/openapi.yaml lacks {field}"
+                assert field in fields, f"schema {schema_name(part)} of docs/openapi.yaml lacks {field}"
                 owner, of_field = fields[field]
                 yield owner, field, inner
-                yield from shown(of_field, inner)
+                yield from iter_properties(of_field, inner)
 
 
-def complains(model: type[BaseModel], field: str, value: Any) -> bool:
+def is_refused(model: type[BaseModel], field: str, value: Any) -> bool:
     """Return whether a model rejects a value of a field, whether or not other fields are missing."""
     try:
         model.model_validate({field: value})
@@ -158,7 +158,7 @@ def complains(model: type[BaseModel], field: str, value: Any) -> bool:
     return False
 
 
-def pointed(body: Any, pointer: str) -> Any:
+def value_at(body: Any, pointer: str) -> Any:
     """Return the part of a body that a JSON pointer without its first slash points to."""
     for step in pointer.split("/"):
         body = body[int(step) if isinstance(body, list) else step]
@@ -173,7 +173,7 @@ def media(example: Example) -> dict[str, Any]:
 
 
 def shown_by_the_reference() -> list[tuple[str, str, Any]]:
-    return [found for one in api_reference.examples() for found in shown(media(one)["schema"], one.body)]
+    return [found for one in api_reference.examples() for found in iter_properties(media(one)["schema"], one.body)]
 
 
 def all_media(part: Any) -> Iterator[dict[str, Any]]:
@@ -215,7 +215,7 @@ def test_an_operation_has_the_texts_of_the_reference(name: str) -> None:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_an_operation_has_the_parameters_of_its_function(name: str) -> None:
     request, operation = REQUESTS[name], OPERATIONS[name]
-    parameters = [resolved(part) for part in operation["parameters"]]
+    parameters = [resolve(part) for part in operation["parameters"]]
     placed = {
         place: {one["name"]: one for one in parameters if one["in"] == place} for place in ("path", "query", "header")
     }
@@ -249,7 +249,7 @@ def test_an_operation_has_the_body_of_its_function(name: str) -> None:
     if body is not None:
         (schema,) = [media["schema"] for kind, media in body["content"].items() if kind == "application/json"]
         parameters = set(inspect.signature(getattr(routes, name)).parameters)
-        assert set(properties(named(schema))) == parameters - set(REQUESTS[name].ids) - {"idempotency_key"}
+        assert set(properties(schema_name(schema))) == parameters - set(REQUESTS[name].ids) - {"idempotency_key"}
         assert body["required"] is ("Request body (optional)" not in SECTIONS[name])
 
 
@@ -283,7 +283,7 @@ def test_an_operation_lists_its_possible_errors(name: str) -> None:
     assert set(OPERATIONS[name]["responses"]) == {success, *errors}
     for status in errors:
         error = answer(name, status)
-        assert {kind: named(one["schema"]) for kind, one in error["content"].items()} == {
+        assert {kind: schema_name(one["schema"]) for kind, one in error["content"].items()} == {
             "application/json": "ErrorEnvelope"
         }
         assert ("x-source" in error) is not (status == "409" and conflict_is_told)
@@ -294,7 +294,7 @@ def test_a_response_has_the_headers_of_the_rate_limit(name: str) -> None:
     for status in OPERATIONS[name]["responses"]:
         headers = answer(name, status)["headers"]
         assert set(headers) == (LIMITS | {"Retry-After"} if status == "429" else LIMITS)
-        assert all("x-source" in resolved(header) for header in headers.values())
+        assert all("x-source" in resolve(header) for header in headers.values())
 
 
 def test_the_models_are_the_schemas_of_objects() -> None:
@@ -321,7 +321,7 @@ def test_a_schema_and_its_model_refuse_the_same_empty_texts(name: str) -> None:
         if shape(schema, SCHEMAS) == {"string"} and "$ref" not in schema and (name, field, "minLength") not in BOUNDS
     }
     assert {field for field, schema in texts.items() if schema.get("minLength") == 1} == {
-        field for field in texts if complains(MODELS[name], field, "")
+        field for field in texts if is_refused(MODELS[name], field, "")
     }
 
 
@@ -337,7 +337,7 @@ def test_a_schema_and_its_model_have_the_same_ids(name: str) -> None:
     def takes_ids(field: str) -> bool:
         one, many = ("job_1", "a/b"), (["job_1"], ["a/b"])
         return any(
-            not complains(MODELS[name], field, an_id) and complains(MODELS[name], field, no_id)
+            not is_refused(MODELS[name], field, an_id) and is_refused(MODELS[name], field, no_id)
             for an_id, no_id in (one, many)
         )
 
@@ -406,12 +406,12 @@ def test_a_link_uses_an_id_in_the_response() -> None:
     linked = set()
     for name, operation in OPERATIONS.items():
         for status, response in operation["responses"].items():
-            for target, link in resolved(response).get("links", {}).items():
+            for target, link in resolve(response).get("links", {}).items():
                 ((parameter, expression),) = link["parameters"].items()
                 assert (status[0], link["operationId"]) == ("2", target)
                 assert set(REQUESTS[target].ids) == {parameter}
                 example = response["content"]["application/json"]["examples"]["reference"]["value"]
-                found = pointed(example, expression.removeprefix("$response.body#/"))
+                found = value_at(example, expression.removeprefix("$response.body#/"))
                 assert found.startswith(prefixes[parameter])
                 linked.add((name, target))
     # Every route of one job, backfill or webhook is linked from the route that creates it, and from the list.
@@ -462,4 +462,4 @@ def test_an_example_matches_its_schema() -> None:
             format_checker=Draft202012Validator.FORMAT_CHECKER,
         )
         validator.validate(example["value"])
-        assert list(shown(schema, example["value"]))
+        assert list(iter_properties(schema, example["value"]))

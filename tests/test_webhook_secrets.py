@@ -54,7 +54,7 @@ class Receiver:
 
 
 @pytest.fixture(autouse=True)
-def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 

@@ -93,7 +93,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 @st.composite
-def _nearly_right(draw: st.DrawFn, shapes: list[Any] = SHAPES) -> bytes:
+def _changed_json(draw: st.DrawFn, shapes: list[Any] = SHAPES) -> bytes:
     """JSON of one of the shapes, with some parts changed, removed or added."""
     body = copy.deepcopy(draw(st.sampled_from(shapes)))
     for _ in range(draw(st.integers(0, 3))):
@@ -120,17 +120,17 @@ def _nearly_right(draw: st.DrawFn, shapes: list[Any] = SHAPES) -> bytes:
 
 
 @st.composite
-def _garbled(draw: st.DrawFn) -> bytes:
+def _damaged_body(draw: st.DrawFn) -> bytes:
     """A truncated body, or one with some changed bytes."""
-    body = draw(_nearly_right())
+    body = draw(_changed_json())
     at = draw(st.integers(0, len(body)))
     return body[:at] + draw(st.binary(max_size=4)) + draw(st.sampled_from([body[at + 1 :], b""]))
 
 
 BODIES = (
-    _nearly_right()
-    | _nearly_right([ENVELOPE])
-    | _garbled()
+    _changed_json()
+    | _changed_json([ENVELOPE])
+    | _damaged_body()
     | ODD.map(wire).map(lambda text: text.encode("utf-8", "surrogatepass"))
     | st.binary(max_size=200)
     | st.sampled_from([b"", b" ", b"\xef\xbb\xbf{}", b"<html>" + KEY.encode(), b"\xff\xfe{\0}\0", KEY.encode("utf-16")])
@@ -205,7 +205,7 @@ STATUSES = st.sampled_from([200, 200, 202, 204, 301, 400, 401, 404, 409, 429, 50
 ANY_REQUEST = st.sampled_from(list(REQUESTS))
 
 
-def promised(reply: type[Envelope[Any]]) -> Any:
+def content_type_of(reply: type[Envelope[Any]]) -> Any:
     """Return the type of an envelope's content."""
     hint = typing.get_type_hints(reply.content.fget)["return"]  # type: ignore[attr-defined] # it is a property
     if hint is typing.Self:
@@ -221,11 +221,11 @@ def assert_sound(request: Request[Any], call: Callable[[], Any]) -> None:
         assert KEY not in log_text(error) + repr(vars(error))  # noqa: PT017 - no error is fine, too
         assert len(error.message) < 200_000  # noqa: PT017
     else:
-        assert isinstance(value, promised(request.envelope))
+        assert isinstance(value, content_type_of(request.envelope))
 
 
 @cache
-def fitting(name: str) -> list[Any]:
+def accepted_shapes(name: str) -> list[Any]:
     """Return strategies for the responses that a route accepts."""
 
     def fits(shape: Any) -> bool:
@@ -241,7 +241,7 @@ def fitting(name: str) -> list[Any]:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_each_route_accepts_a_shape(name: str) -> None:
     """The tests below change shapes that are valid."""
-    assert fitting(name)
+    assert accepted_shapes(name)
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
@@ -262,7 +262,7 @@ def test_deeply_nested_json_is_invalid(status: int, nested: str) -> None:
 @settings(max_examples=200 * TIMES, deadline=None)
 @given(ANY_REQUEST, st.data())
 def test_changed_json(name: str, data: st.DataObject) -> None:
-    body = data.draw(_nearly_right(fitting(name)))
+    body = data.draw(_changed_json(accepted_shapes(name)))
     assert_sound(
         REQUESTS[name], lambda: parse_response(REQUESTS[name], RawResponse(200, {}, body.replace(KEY.encode(), b"")))
     )
@@ -284,7 +284,7 @@ def test_any_response(
 
 
 @st.composite
-def _whole_wire(draw: st.DrawFn) -> bytes:
+def _response_bytes(draw: st.DrawFn) -> bytes:
     """All bytes of a response, whose framing may be invalid, too."""
     body = draw(PACKED)(draw(BODIES))
     reason = draw(st.sampled_from(["-", "", f"Bearer {KEY}", "\u00fc", "OK\t", "\x7f"]))
@@ -309,7 +309,7 @@ def test_any_bytes(_raw_server: RawServer, name: str) -> None:  # noqa: PT019 - 
     here, style = make_config(_raw_server.url, read_timeout=2.0), CallStyle(name)
 
     @settings(max_examples=80 * TIMES, deadline=None)
-    @given(ANY_REQUEST, _whole_wire() | st.binary(max_size=100))
+    @given(ANY_REQUEST, _response_bytes() | st.binary(max_size=100))
     def try_it(route: str, answer: bytes) -> None:
         _raw_server.respond_with(answer)
         assert_sound(REQUESTS[route], lambda: style.call(here, lambda client: client.send(REQUESTS[route]), NO_RETRY))

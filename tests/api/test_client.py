@@ -64,7 +64,7 @@ PACKAGE = Path(planasonix_provider.__file__).parent
 
 
 @pytest.fixture
-def nobody() -> Iterator[int]:
+def closed_port() -> Iterator[int]:
     """A local port that refuses connections."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -300,16 +300,16 @@ class TestSecrets:
 
 class TestTransport:
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_connection_refused(self, style: CallStyle, nobody: int, host: str) -> None:
-        failed = failure(style, make_config(f"http://{host}:{nobody}"))
+    def test_connection_refused(self, style: CallStyle, closed_port: int, host: str) -> None:
+        failed = failure(style, make_config(f"http://{host}:{closed_port}"))
         assert failed.message == (
-            f"GET /api/v1/jobs/job_1: connection refused at http://{host}:{nobody}. Check the host and port of the "
-            "Airflow connection, and that the service is up."
+            f"GET /api/v1/jobs/job_1: connection refused at http://{host}:{closed_port}. Check the host and port of "
+            "the Airflow connection, and that the service is up."
         )
         assert_never_sent(failed)
 
-    def test_an_error_names_the_airflow_connection(self, style: CallStyle, nobody: int) -> None:
-        failed = failure(style, make_config(f"http://127.0.0.1:{nobody}", conn_id="planasonix_eu"))
+    def test_an_error_names_the_airflow_connection(self, style: CallStyle, closed_port: int) -> None:
+        failed = failure(style, make_config(f"http://127.0.0.1:{closed_port}", conn_id="planasonix_eu"))
         assert "Check the host and port of Airflow connection 'planasonix_eu', and that" in failed.message
 
     def test_the_servers_message_is_not_changed(self, style: CallStyle, raw_server: RawServer) -> None:
@@ -335,12 +335,10 @@ class TestTransport:
 
     def test_certificate_that_truststore_refuses(self) -> None:
         # The errors of the package truststore on macOS have no ``reason``, unlike those of OpenSSL.
-        refused = ssl.SSLCertVerificationError("nobody trusts it")
-        refused.verify_message = "nobody trusts it"
+        refused = ssl.SSLCertVerificationError("it is untrusted")
+        refused.verify_message = "it is untrusted"
         with (
-            pytest.raises(
-                PlanasonixTransportError, match=r"no trusted TLS connection \(nobody trusts it\) at https://"
-            ),
+            pytest.raises(PlanasonixTransportError, match=r"no trusted TLS connection \(it is untrusted\) at https://"),
             translate_errors(make_config("https://127.0.0.1:9"), routes.get_job("job_1")),
         ):
             raise httpx.ConnectError("refused") from refused
@@ -421,10 +419,10 @@ class TestProxies:
     def test_requests_to_this_machine_use_no_proxy(
         self, style: CallStyle, raw_server: RawServer, host: str, scheme: str
     ) -> None:
-        with socket.socket() as nobody:
+        with socket.socket() as closed:
             # Bound but not listening, so connections are refused.
-            nobody.bind(("127.0.0.1", 0))
-            failed = failure(style, make_config(f"{scheme}://{host}:{nobody.getsockname()[1]}"))
+            closed.bind(("127.0.0.1", 0))
+            failed = failure(style, make_config(f"{scheme}://{host}:{closed.getsockname()[1]}"))
         assert isinstance(failed, PlanasonixTransportError)
         assert raw_server.requests == []
 

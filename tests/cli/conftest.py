@@ -35,7 +35,7 @@ class Ran:
         return json.loads(self.out)
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         return self.err.splitlines()[-1]
 
 
@@ -44,31 +44,31 @@ Run = Callable[..., Ran]
 #: The window of a backfill.
 WINDOW = ("--start-at", "2025-01-01", "--end-at", "2025-03-01")
 #: Options of a wait whose result a test reads.
-QUICKLY = ("--wait", "--poll-interval", "0.03", "-o", "json")
+QUICK_WAIT = ("--wait", "--poll-interval", "0.03", "-o", "json")
 
 
 @pytest.fixture(autouse=True)
-def _no_time_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries have no delay here; other tests check the delays."""
     monkeypatch.setattr(runner, "INTERACTIVE_RETRY", replace(runner.INTERACTIVE_RETRY, uniform=lambda low, high: 0.0))
     monkeypatch.setattr(shared_client, "RetryPolicy", partial(RetryPolicy, uniform=lambda low, high: 0.0))
 
 
 @pytest.fixture(autouse=True)
-def _a_quick_pursuit(monkeypatch: pytest.MonkeyPatch) -> None:
+def _frequent_cancel_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancelled jobs are polled often, because the simulator's jobs are short."""
     monkeypatch.setattr(cancellation, "CANCEL_POLL_INTERVAL_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
+def _process_state_is_restored() -> Iterator[None]:
     """Checks that a command restores the state of the process."""
-    before = _of_the_process()
+    before = _process_state()
     yield
-    assert _of_the_process() == before
+    assert _process_state() == before
 
 
-def _of_the_process() -> list[Any]:
+def _process_state() -> list[Any]:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     return [handlers, logging.getLogger("planasonix_provider").level, os.environ.get("_AIRFLOW_PROCESS_CONTEXT")]
 
@@ -89,30 +89,30 @@ def shell(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Run:
 
 #: The threads that wait for requests in one test, and a message for each wait that failed.
 _watchers: list[threading.Thread] = []
-_in_vain: list[str] = []
+_failed_waits: list[str] = []
 _is_over = threading.Event()
 
 
 @pytest.fixture(autouse=True)
-def _nobody_watches_in_vain() -> Iterator[None]:
+def _end_watchers() -> Iterator[None]:
     """Ends the waiting threads with their test, and fails if one has waited in vain."""
     _is_over.clear()
     yield
     _is_over.set()
     while _watchers:
         _watchers.pop().join()
-    missed = _in_vain.copy()
-    _in_vain.clear()
+    missed = _failed_waits.copy()
+    _failed_waits.clear()
     assert not missed
 
 
-def when(simulator: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
+def call_on_request(simulator: Simulator, route: str, act: Callable[[], object], *, times: int = 1) -> None:
     """Call a function in a thread as soon as a route has been requested this many times."""
 
     def watch() -> None:
         while [request.route for request in simulator.requests].count(route) < times:
             if _is_over.wait(0.005):
-                _in_vain.append(f"{route} was not asked for {times} times")
+                _failed_waits.append(f"{route} was not requested {times} times")
                 return
         act()
 
@@ -121,7 +121,7 @@ def when(simulator: Simulator, route: str, act: Callable[[], object], *, times: 
     thread.start()
 
 
-def between_two_tries(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+def call_before_retry(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Call a function once, before the first retry, in the thread of the command."""
     left = [act]
 

@@ -40,11 +40,11 @@ def commands(group: Group = SHELL, before: tuple[str, ...] = ()) -> Iterator[tup
 COMMANDS = dict(commands())
 
 
-def described(made: argparse.ArgumentParser) -> dict[str, object]:
+def options_of(made: argparse.ArgumentParser) -> dict[str, object]:
     """Return the subcommands or the options of a parser."""
     (subparsers,) = [action for action in made._actions if isinstance(action, argparse._SubParsersAction)] or [None]
     if subparsers:
-        return {name: described(one) for name, one in subparsers.choices.items()}
+        return {name: options_of(one) for name, one in subparsers.choices.items()}
     return {
         action.dest: (sorted(action.option_strings), action.default, action.choices, action.required, action.help)
         for action in made._actions
@@ -72,7 +72,7 @@ def test_airflow_has_the_same_commands() -> None:
 
     get_parser.cache_clear()
     (subparsers,) = [action for action in get_parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    assert described(subparsers.choices["planasonix"]) == described(new_parser())
+    assert options_of(subparsers.choices["planasonix"]) == options_of(new_parser())
 
 
 @pytest.mark.skipif(Version("3.2") <= AIRFLOW, reason="Airflow 3.2 and later have the commands")

@@ -7,7 +7,7 @@ import pytest
 from planasonix_provider.cli.runner import ShellHook
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import QUICKLY, WINDOW, Run, press, when
+from tests.cli.conftest import QUICK_WAIT, WINDOW, Run, call_on_request, press
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
 from tests.support.time_travel import travelling
@@ -100,19 +100,19 @@ class TestAJob:
 
     def test_that_others_started_can_be_waited_for(self, simulator: Simulator, shell: Run) -> None:
         job = simulator.workspace.start_sync(CONNECTION)
-        ran = shell("job", job.id, *QUICKLY)
+        ran = shell("job", job.id, *QUICK_WAIT)
         assert (ran.code, ran.json["status"], ran.json["tables_total"]) == (0, "succeeded", 1)
 
     def test_that_others_started_runs_on_after_ctrl_c(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
-        ran = at_a_terminal("job", job.id, *QUICKLY, answers=(("is running", press),))
+        ran = at_a_terminal("job", job.id, *QUICK_WAIT, answers=(("is running", press),))
         assert (ran.code, ran.json["status"]) == (130, "running")
         assert "[y/N" not in ran.err
 
     def test_that_failed_before_fails_the_wait(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", queued_seconds=0, running_seconds=0)
-        assert shell("job", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY).code == 3
+        assert shell("job", simulator.workspace.start_sync(CONNECTION).id, *QUICK_WAIT).code == 3
 
     def test_that_does_not_exist_is_an_error(self, shell: Run) -> None:
         ran = shell("job", "job_0", "--wait")
@@ -142,7 +142,7 @@ class TestAWatch:
     ) -> None:
         simulator.plan(CONNECTION, **plan)
         job = simulator.workspace.start_sync(CONNECTION)
-        ran = shell("watch", job.id, *QUICKLY[1:])
+        ran = shell("watch", job.id, *QUICK_WAIT[1:])
         assert (ran.code, ran.json["job_id"], ran.json["status"]) == (code, job.id, status)
 
     @pytest.mark.parametrize(("failing", "code"), [([], 0), ([1], 3)])
@@ -151,7 +151,7 @@ class TestAWatch:
     ) -> None:
         simulator.plan_backfill(CONNECTION, jobs=2, job_seconds=0.02, failing_jobs=failing)
         shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("watch", the_one(simulator).id, *QUICKLY[1:])
+        ran = shell("watch", the_one(simulator).id, *QUICK_WAIT[1:])
         assert (ran.code, ran.json["backfill_id"]) == (code, the_one(simulator).id)
         assert routes_asked(simulator)[1] == "get_backfill"
 
@@ -161,18 +161,18 @@ class TestAWatch:
     ) -> None:
         shell("backfill", CONNECTION, *WINDOW)
         monkeypatch.setattr(ShellHook, "get_backfill", lambda hook, _: hook.list_backfills().__next__())
-        assert shell("watch", given, *QUICKLY[1:]).json["backfill_id"] == the_one(simulator).id
+        assert shell("watch", given, *QUICK_WAIT[1:]).json["backfill_id"] == the_one(simulator).id
 
     def test_that_times_out_leaves_the_job_running(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
-        ran = shell("watch", job.id, *QUICKLY[1:], "--timeout", "0.1")
+        ran = shell("watch", job.id, *QUICK_WAIT[1:], "--timeout", "0.1")
         assert (ran.code, job.cancel_requested_at) == (5, None)
 
     def test_ends_with_ctrl_c_and_leaves_the_job_running(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
-        ran = at_a_terminal("watch", job.id, *QUICKLY[1:], answers=(("is running", press),))
+        ran = at_a_terminal("watch", job.id, *QUICK_WAIT[1:], answers=(("is running", press),))
         assert (ran.code, ran.json["status"], job.cancel_requested_at) == (130, "running", None)
         assert "[y/N" not in ran.err
 
@@ -181,7 +181,7 @@ class TestAWatch:
         ran = shell("watch", given)
         assert (ran.code, ran.out) == (1, "")
         said = f"There is no job and no backfill with the id {given}. GET /api/v1/{route}/{given}: answered 404"
-        assert ran.last_words.startswith(said)
+        assert ran.last_line.startswith(said)
         assert sorted(routes_asked(simulator)) == ["get_backfill", "get_job"]
 
 
@@ -195,7 +195,7 @@ class TestResultsOfARunningJob:
         ran = shell("results", job_id)
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.startswith(f"Job {job_id} has no results yet: GET /api/v1/jobs/{job_id}/results: answered 409")
-        assert ran.last_words.endswith(f"To wait until it is over: `python -m planasonix_provider job {job_id} --wait`")
+        assert ran.last_line.endswith(f"To wait until it is over: `python -m planasonix_provider job {job_id} --wait`")
 
     def test_are_partial_if_the_api_returns_them(self, simulator: Simulator, shell: Run, job_id: str) -> None:
         simulator.workspace.configure(results_policy="partial")
@@ -232,7 +232,7 @@ def test_an_id_of_the_other_kind_suggests_the_right_command(shell: Run, typed: t
     ran = shell(*typed)
     assert ran.code == 1
     assert "answered 404" in ran.err
-    assert ran.last_words.endswith(meant)
+    assert ran.last_line.endswith(meant)
     assert ("looks like" in ran.err) is bool(meant)
 
 
@@ -256,7 +256,7 @@ def test_a_backfill_is_shown_or_waited_for(simulator: Simulator, shell: Run) -> 
     shell("backfill", CONNECTION, *WINDOW)
     backfill_id = the_one(simulator).id
     assert shell("backfill-status", backfill_id, "-o", "json").json["id"] == backfill_id
-    ran = shell("backfill-status", backfill_id, *QUICKLY)
+    ran = shell("backfill-status", backfill_id, *QUICK_WAIT)
     assert (ran.code, ran.json["status"]) == (0, "completed")
 
 
@@ -271,13 +271,13 @@ class TestACancel:
 
     def test_with_a_wait_ends_with_the_job(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY)
+        ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
     def test_of_an_ended_job_is_no_error(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         job = simulator.workspace.start_sync(CONNECTION)
-        ran = shell("cancel", job.id, *QUICKLY)
+        ran = shell("cancel", job.id, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (0, "succeeded")
         assert ran.err == f"Job {job.id} is over: it is succeeded.\n"
 
@@ -289,23 +289,23 @@ class TestACancel:
     def test_can_be_interrupted(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
-        when(simulator, "get_job", press)
-        ran = shell("cancel", job.id, *QUICKLY)
+        call_on_request(simulator, "get_job", press)
+        ran = shell("cancel", job.id, *QUICK_WAIT)
         assert (ran.code, ran.json["job_id"]) == (130, job.id)
-        assert "It was asked to cancel." in ran.last_words
+        assert "It was asked to cancel." in ran.last_line
 
-    @pytest.mark.parametrize("more", [(), QUICKLY], ids=["no wait", "--wait"])
+    @pytest.mark.parametrize("more", [(), QUICK_WAIT], ids=["no wait", "--wait"])
     def test_interrupted_before_the_response_has_an_unknown_effect(
         self, simulator: Simulator, shell: Run, more: tuple[str, ...]
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         job = simulator.workspace.start_sync(CONNECTION)
         simulator.fail("hang", route="cancel_job", seconds=600)
-        when(simulator, "cancel_job", press)
+        call_on_request(simulator, "cancel_job", press)
         ran = shell("cancel", job.id, *more)
         assert (ran.code, ran.out) == (130, "")
-        assert "It is unknown whether it was asked to cancel. To wait for it again: `python" in ran.last_words
-        assert ran.last_words.endswith(f"To cancel it: `python -m planasonix_provider cancel {job.id}`")
+        assert "It is unknown whether it was asked to cancel. To wait for it again: `python" in ran.last_line
+        assert ran.last_line.endswith(f"To cancel it: `python -m planasonix_provider cancel {job.id}`")
 
     def test_of_an_invalid_id_is_refused(self, simulator: Simulator, shell: Run) -> None:
         for more in ((), ("--backfill",)):
@@ -316,13 +316,13 @@ class TestACancel:
 
     def test_that_times_out_has_its_own_exit_code(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60, cancelling_seconds=60)
-        ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICKLY, "--timeout", "0.1")
+        ran = shell("cancel", simulator.workspace.start_sync(CONNECTION).id, *QUICK_WAIT, "--timeout", "0.1")
         assert (ran.code, ran.json["status"]) == (5, "cancelling")
 
     def test_of_a_backfill_cancels_its_new_jobs_too(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, **STUBBORN)
         shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICKLY)
+        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
@@ -337,7 +337,7 @@ class TestACancel:
     def test_of_a_backfill_without_jobs_waits_for_them(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 0.4})
         shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICKLY)
+        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
 
@@ -363,7 +363,7 @@ class TestPing:
     def test_reports_an_unknown_connection(self, shell: Run) -> None:
         ran = shell("ping", "--conn-id", "nope")
         assert ran.code == 1
-        assert "or set AIRFLOW_CONN_NOPE for every process of Airflow" in ran.last_words
+        assert "or set AIRFLOW_CONN_NOPE for every process of Airflow" in ran.last_line
 
 
 def test_openapi_is_printed_unchanged(shell: Run) -> None:

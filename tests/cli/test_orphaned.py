@@ -76,7 +76,7 @@ def test_lists_only_matching_orphans(
 @pytest.mark.parametrize("age", ["soon", "10", "-1m", "10 m", "2025-01-01"])
 def test_refuses_an_invalid_age(shell: Run, simulator: Simulator, age: str) -> None:
     ran = shell("orphans", f"--older-than={age}")
-    assert (ran.code, ran.last_words) == (
+    assert (ran.code, ran.last_line) == (
         EXIT_USAGE,
         f"--older-than: got '{age}', allowed is an age such as 10m, 24h, 7d or 2w.",
     )
@@ -102,7 +102,7 @@ def test_reports_a_failed_cancel(
     monkeypatch.setattr(orphan_cancellation, "CANCEL_SECONDS", 0)
     simulator.fail("status", status=403, route="cancel_job", times=None)
     ran = shell("orphans", "--cancel")
-    assert (ran.code, ran.last_words) == (EXIT_ERROR, "1 orphan could not be cancelled.")
+    assert (ran.code, ran.last_line) == (EXIT_ERROR, "1 orphan could not be cancelled.")
     assert f"Job {record.id} of {TASK} could not be cancelled and may still run: POST " in ran.err
     assert f"To end it: `python -m planasonix_provider cancel {record.id} --conn-id planasonix_default`" in ran.err
 

@@ -54,7 +54,7 @@ def test_no_signal_is_lost_just_before_the_wait_for_input() -> None:
     with os.fdopen(reader) as file, os.fdopen(writer, "w"):
         for _ in range(500):
             with SignalHandler(print), ThreadPoolExecutor(1) as thread, pytest.raises(Interrupted):
-                wait_for_input(_pressing(file, thread))
+                wait_for_input(_press_in_thread(file, thread))
 
 
 def test_input_ends_the_wait_for_input() -> None:
@@ -65,6 +65,6 @@ def test_input_ends_the_wait_for_input() -> None:
         assert file.readline() == "yes\n"
 
 
-def _pressing(file: TextIO, thread: ThreadPoolExecutor) -> TextIO:
+def _press_in_thread(file: TextIO, thread: ThreadPoolExecutor) -> TextIO:
     thread.submit(press)
     return file

@@ -13,7 +13,7 @@ from planasonix_provider.cli import commands, start
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.model.api_errors import ApiError
 from planasonix_provider.start_parameters import StartParameter
-from tests.cli.conftest import QUICKLY, Run, press, when
+from tests.cli.conftest import QUICK_WAIT, Run, call_on_request, press
 from tests.conftest import API_KEY
 from tests.support.hanging_responses import Hanging
 from tests.support.scenarios import CONNECTION, routes_asked, the_one
@@ -44,7 +44,7 @@ class TestASync:
 
     def test_with_a_wait_shows_its_results(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, tables={"public.orders": 44_802}, warnings=[{"code": "w", "message": "m"}])
-        ran = shell("sync", CONNECTION, *QUICKLY)
+        ran = shell("sync", CONNECTION, *QUICK_WAIT)
         assert ran.code == 0
         assert ran.json["metrics"]["rows_loaded"] == 44_802
         assert [(table["name"], table["rows_loaded"]) for table in ran.json["tables"]] == [("public.orders", 44_802)]
@@ -57,20 +57,20 @@ class TestASync:
 
     def test_that_fails_shows_its_error_and_its_last_state(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message="no route to [/db]\nat all")
-        ran = shell("sync", CONNECTION, *QUICKLY)
+        ran = shell("sync", CONNECTION, *QUICK_WAIT)
         assert ran.code == 3
         assert ran.json["status"] == "failed"
         assert ran.json["error"] == {"code": "source_unreachable", "message": "no route to [/db]\nat all"}
         job = simulator.jobs()[0]
-        assert ran.last_words == (
+        assert ran.last_line == (
             f"Job failed: source_unreachable: no route to [/db] at all (job {job.id}). "
             f"See {simulator.url}/jobs/{job.id}"
         )
 
     def test_that_another_user_cancels_has_its_own_exit_code(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        when(simulator, "get_job", lambda: simulator.workspace.cancel(simulator.jobs()[0].id))
-        ran = shell("sync", CONNECTION, *QUICKLY)
+        call_on_request(simulator, "get_job", lambda: simulator.workspace.cancel(simulator.jobs()[0].id))
+        ran = shell("sync", CONNECTION, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (4, "cancelled")
 
     def test_that_conflicts_names_the_active_job(self, simulator: Simulator, shell: Run) -> None:
@@ -96,8 +96,8 @@ class TestASync:
         monkeypatch.setattr(simulator.workspace, "start_sync", refuse)
         ran = shell("sync", CONNECTION)
         assert ran.code == 1
-        assert job_id in ran.last_words
-        assert ran.last_words.endswith(hint) if hint else "planasonix_provider" not in ran.last_words
+        assert job_id in ran.last_line
+        assert ran.last_line.endswith(hint) if hint else "planasonix_provider" not in ran.last_line
 
 
 class TestAFailedStart:
@@ -135,8 +135,8 @@ class TestAFailedStart:
         assert (ran.code, ran.out) == (6, "")
         assert routes_asked(simulator) == [route]
         look = f"`python -m planasonix_provider {listing} --connection-id {CONNECTION}`"
-        assert f"It is unknown whether the {command[0]} was started: check with {look} before you" in ran.last_words
-        assert "With --idempotency-key mine a server" in ran.last_words
+        assert f"It is unknown whether the {command[0]} was started: check with {look} before you" in ran.last_line
+        assert "With --idempotency-key mine a server" in ran.last_line
 
     @pytest.mark.parametrize(
         ("typed", "said"),
@@ -169,31 +169,31 @@ class TestAnInterruptDuringAStart:
     def test_takes_effect_after_the_response(self, simulator: Simulator, shell: Run, hanging: Hanging) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("hang", route="trigger_sync")
-        when(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
+        call_on_request(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
         ran = shell("sync", CONNECTION, "--wait", "-o", "json")
         assert ran.code == 130
         assert ran.json["job_id"] == simulator.jobs()[0].id
         assert "Interrupted: the command ends when the response to the start has arrived." in ran.err
-        assert "It was not cancelled, and runs on." in ran.last_words
+        assert "It was not cancelled, and runs on." in ran.last_line
 
     def test_is_ignored_without_a_wait(self, simulator: Simulator, shell: Run, hanging: Hanging) -> None:
         simulator.fail("hang", route="trigger_sync")
-        when(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
+        call_on_request(simulator, "trigger_sync", lambda: (press(), hanging.ends()))
         ran = shell("sync", CONNECTION, "-o", "json")
         assert (ran.code, ran.json["job_id"]) == (0, simulator.jobs()[0].id)
 
     def test_ends_the_command_at_once_the_second_time(self, simulator: Simulator, at_a_terminal: Run) -> None:
         simulator.fail("hang", route="trigger_sync", seconds=600)
-        when(simulator, "trigger_sync", press)
+        call_on_request(simulator, "trigger_sync", press)
         ran = at_a_terminal("sync", CONNECTION, answers=(("Interrupted: the command ends when", press),))
         assert (ran.code, ran.out) == (6, "")
         assert "Interrupted. It is unknown whether the sync was started" in ran.err
 
     def test_between_two_tries_ends_the_command_with_nothing_started(self, simulator: Simulator, shell: Run) -> None:
         simulator.fail("status", route="trigger_sync", status=429, headers={"Retry-After": "20"}, times=None)
-        when(simulator, "trigger_sync", press)
+        call_on_request(simulator, "trigger_sync", press)
         ran = shell("sync", CONNECTION)
-        assert (ran.code, ran.last_words) == (130, "Interrupted before anything was started.")
+        assert (ran.code, ran.last_line) == (130, "Interrupted before anything was started.")
         assert not simulator.jobs()
 
 
@@ -226,14 +226,14 @@ class TestABackfill:
 
     def test_with_a_wait_shows_its_results(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=4, job_seconds=0.05)
-        ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
+        ran = shell("backfill", CONNECTION, *WINDOW, *QUICK_WAIT)
         assert (ran.code, ran.json["status"], ran.json["jobs_total"]) == (0, "completed", 4)
 
     def test_that_fails_shows_its_error(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan_backfill(CONNECTION, jobs=3, job_seconds=0.02, failing_jobs=[1], code="disk_full")
-        ran = shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
+        ran = shell("backfill", CONNECTION, *WINDOW, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (3, "failed")
-        assert "disk_full" in ran.last_words
+        assert "disk_full" in ran.last_line
 
     def test_with_an_end_in_the_future_logs_a_warning(self, simulator: Simulator, shell: Run) -> None:
         ran = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2999-01-01")

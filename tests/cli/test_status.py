@@ -57,7 +57,7 @@ class TestStatus:
             ("broken", False),
             ("planasonix_default", True),
         ]
-        assert ran.last_words.endswith("Airflow connections that do not work: broken.")
+        assert ran.last_line.endswith("Airflow connections that do not work: broken.")
 
     def test_no_connection_at_all(self, shell: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AIRFLOW_CONN_PLANASONIX_DEFAULT")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import QUICKLY, WINDOW, Run
+from tests.cli.conftest import QUICK_WAIT, WINDOW, Run
 from tests.support.scenarios import CONNECTION, the_one
 
 
@@ -61,7 +61,7 @@ def test_no_page_is_opened_without_the_option(shell: Run, browser: Browser) -> N
 
 def test_a_backfill_opens_the_page_of_its_first_job(simulator: Simulator, shell: Run, browser: Browser) -> None:
     simulator.plan_backfill(CONNECTION, jobs=2, job_seconds=0.02)
-    shell("backfill", CONNECTION, *WINDOW, *QUICKLY)
+    shell("backfill", CONNECTION, *WINDOW, *QUICK_WAIT)
     assert shell("backfill-status", the_one(simulator).id, "--web").code == 0
     assert browser.opened(1) == [f"{simulator.url}/jobs/{(the_one(simulator).job_ids or [])[0]}"]
 
@@ -83,4 +83,4 @@ def test_the_url_is_printed_if_there_is_no_browser(
     ran = shell("sync", CONNECTION, "--web")
     job_id = simulator.jobs()[0].id
     assert ran.code == 0
-    assert ran.last_words == f"No browser was found. The page of job {job_id}: {simulator.url}/jobs/{job_id}"
+    assert ran.last_line == f"No browser was found. The page of job {job_id}: {simulator.url}/jobs/{job_id}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from planasonix_provider.simulator import Simulator
-from tests.cli.conftest import Ran, Run, between_two_tries, press, when
+from tests.cli.conftest import Ran, Run, call_before_retry, call_on_request, press
 from tests.support.hanging_responses import Hanging
 from tests.support.scenarios import routes_asked
 from tests.support.time_travel import travelling
@@ -28,7 +28,7 @@ def create(shell: Run, place: Path, *more: str) -> Ran:
     return shell("webhooks", "create", URL, *events, "--secret-to", f"file:{place}", "-o", "json", *more)
 
 
-def kept(place: Path) -> str:
+def stored_secret(place: Path) -> str:
     return str(json.loads(place.read_text())["signing_secret"])
 
 
@@ -39,8 +39,8 @@ class TestACreation:
         assert ran.json["url"] == URL
         assert ran.json["events"] == ["job.succeeded", "job.failed", "backfill.completed"]
         assert ran.err == f"The signing secret of webhook {ran.json['id']} is in file {place}.\n"
-        assert SECRET.fullmatch(kept(place)) or len(kept(place)) > 20
-        assert kept(place) not in ran.out + ran.err
+        assert SECRET.fullmatch(stored_secret(place)) or len(stored_secret(place)) > 20
+        assert stored_secret(place) not in ran.out + ran.err
         assert "signing_secret" not in ran.json
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
 
@@ -50,13 +50,13 @@ class TestACreation:
         own = tmp_path / "own"
         own.write_text("whsec_mine_0123456789\n")
         ran = create(shell, place, "--secret-from", str(own))
-        assert (ran.code, kept(place)) == (0, "whsec_mine_0123456789")
+        assert (ran.code, stored_secret(place)) == (0, "whsec_mine_0123456789")
         assert "whsec_mine" not in ran.out + ran.err
         place.unlink()
         with own.open() as stdin:
             monkeypatch.setattr("sys.stdin", stdin)
             assert create(shell, place, "--secret-from", "-").code == 0
-        assert kept(place) == "whsec_mine_0123456789"
+        assert stored_secret(place) == "whsec_mine_0123456789"
 
     @pytest.mark.parametrize(
         ("more", "code", "said"),
@@ -85,11 +85,11 @@ class TestACreation:
         self, simulator: Simulator, shell: Run, place: Path, hanging: Hanging
     ) -> None:
         simulator.fail("hang", route="create_webhook")
-        when(simulator, "create_webhook", lambda: (press(), hanging.ends()))
+        call_on_request(simulator, "create_webhook", lambda: (press(), hanging.ends()))
         ran = create(shell, place)
         assert ran.code == 0
         assert "Interrupted: the command ends when the secret is stored." in ran.err
-        assert kept(place)
+        assert stored_secret(place)
 
     def test_is_undone_despite_ctrl_c_if_the_secret_cannot_be_stored(
         self, simulator: Simulator, shell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,25 +97,25 @@ class TestACreation:
         (folder := tmp_path / "folder").mkdir()
         simulator.fail("status", route="create_webhook", status=429)
         simulator.fail("status", route="delete_webhook", status=503)
-        between_two_tries(monkeypatch, lambda: (shutil.rmtree(folder), press()))
+        call_before_retry(monkeypatch, lambda: (shutil.rmtree(folder), press()))
         with travelling(monkeypatch):
             ran = create(shell, folder / "secret.json")
         assert (ran.code, ran.out) == (1, "")
         assert "Interrupted: the command ends when the secret is stored." in ran.err
-        assert "was deleted again: nothing was created." in ran.last_words
+        assert "was deleted again: nothing was created." in ran.last_line
         assert shell("webhooks", "list", "-o", "json").json == []
 
     def test_reports_an_unknown_effect(self, simulator: Simulator, shell: Run, place: Path) -> None:
         simulator.fail("reset", route="create_webhook", when="after")
         ran = create(shell, place)
         assert ran.code == 6
-        assert "It is unknown whether the webhook was created." in ran.last_words
+        assert "It is unknown whether the webhook was created." in ran.last_line
 
     def test_interrupted_by_a_second_ctrl_c_has_an_unknown_effect(
         self, simulator: Simulator, at_a_terminal: Run, place: Path
     ) -> None:
         simulator.fail("hang", route="create_webhook", seconds=600)
-        when(simulator, "create_webhook", press)
+        call_on_request(simulator, "create_webhook", press)
         ran = at_a_terminal(
             *("webhooks", "create", URL, "--events", "job.failed", "--secret-to", f"file:{place}"),
             answers=(("Interrupted: the command ends when", press),),
@@ -146,12 +146,12 @@ class TestASubscription:
         )
 
     def test_rotation_stores_the_new_secret(self, shell: Run, webhook_id: str, place: Path) -> None:
-        before = kept(place)
+        before = stored_secret(place)
         ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}", "-o", "json")
         assert (ran.code, ran.json["id"]) == (0, webhook_id)
         assert ran.json["rotated_at"].endswith("Z")
-        assert kept(place) != before
-        assert kept(place) not in ran.out + ran.err
+        assert stored_secret(place) != before
+        assert stored_secret(place) not in ran.out + ran.err
         assert ran.err == f"The new signing secret of webhook {webhook_id} is in file {place}.\n"
 
     def test_rotation_is_not_interrupted_by_ctrl_c(
@@ -159,12 +159,12 @@ class TestASubscription:
     ) -> None:
         simulator.fail("status", route="rotate_webhook_secret", status=502)
         simulator.fail("status", route="rotate_webhook_secret", status=429, times=None)
-        between_two_tries(monkeypatch, press)
+        call_before_retry(monkeypatch, press)
         with travelling(monkeypatch):
             ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
         assert (ran.code, ran.out) == (6, "")
         assert "Interrupted: the command ends when the secret is stored." in ran.err
-        assert f"It is unknown whether the secret of webhook {webhook_id} was changed" in ran.last_words
+        assert f"It is unknown whether the secret of webhook {webhook_id} was changed" in ran.last_line
 
     def test_can_be_tested_and_lists_its_deliveries(self, shell: Run, webhook_id: str) -> None:
         ran = shell("webhooks", "test", webhook_id, "--event", "job.failed", "-o", "json")

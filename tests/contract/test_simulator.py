@@ -62,7 +62,7 @@ schema = schemathesis.openapi.from_path(
 
 
 class World:
-    """A deterministic simulator: its time passes, and its webhooks are sent, only in :meth:`go_on`."""
+    """A deterministic simulator: its time passes, and its webhooks are sent, only in :meth:`advance_a_second`."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -89,7 +89,7 @@ class World:
         self.simulator.workspace.start_sync(CONNECTION)
         self.simulator.workspace.start_backfill(CONNECTION, BackfillRequestBody.model_validate(WINDOW))
 
-    def go_on(self) -> None:
+    def advance_a_second(self) -> None:
         """Advance time by a second, in which every other delivery succeeds."""
         self.now += timedelta(seconds=1)
         self.simulator.workspace.webhooks.advance()
@@ -120,7 +120,7 @@ def session() -> Iterator[requests.Session]:
         yield session
 
 
-def sensible(case: schemathesis.Case) -> schemathesis.Case:
+def with_valid_values(case: schemathesis.Case) -> schemathesis.Case:
     """Return a documented request with valid values only, because a schema cannot express all rules."""
     if not case.meta.generation.mode.is_positive:
         return case
@@ -162,8 +162,8 @@ def _moment(text: str) -> datetime:
 @schema.parametrize()
 def test_an_operation_follows_the_document(case: schemathesis.Case, world: World, session: requests.Session) -> None:
     world.begin()
-    world.go_on()
-    sensible(case).call_and_validate(session=session, **world.call)
+    world.advance_a_second()
+    with_valid_values(case).call_and_validate(session=session, **world.call)
 
 
 def test_a_sequence_of_requests_follows_the_document(world: World, session: requests.Session) -> None:
@@ -174,8 +174,8 @@ def test_a_sequence_of_requests_follows_the_document(world: World, session: requ
             world.begin()
 
         def before_call(self, case: schemathesis.Case) -> None:
-            world.go_on()
-            sensible(case)
+            world.advance_a_second()
+            with_valid_values(case)
 
         def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
             return {"session": session, **world.call}

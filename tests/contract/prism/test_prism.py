@@ -62,7 +62,7 @@ class Prism:
 @pytest.fixture(scope="module", params=["examples", "made up"])
 def prism(request: pytest.FixtureRequest) -> Iterator[Prism]:
     if not PRISM.exists():
-        pytest.skip(f"There is no {PRISM.relative_to(ROOT)}: `make contract` installs it where npm is.")
+        pytest.skip(f"There is no {PRISM.relative_to(ROOT)}: `make contract` installs it if npm is installed.")
     prism = Prism(request.param)
     yield prism
     prism.stop()

@@ -16,7 +16,7 @@ SYNC = "/connections/conn_demo_01/sync"
 
 
 @pytest.fixture(autouse=True)
-def no_complaint_of_the_server(client, caplog) -> Iterator[None]:
+def no_error_of_the_server(client, caplog) -> Iterator[None]:
     yield
     # The server handles requests one after the other, so it has logged all errors before this response.
     client.get("/jobs")

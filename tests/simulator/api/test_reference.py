@@ -61,7 +61,7 @@ class Stage:
         """Set the clock."""
         self.clock.now = datetime.fromisoformat(time)
 
-    def named(self, *ids: str) -> None:
+    def set_next_ids(self, *ids: str) -> None:
         """Set the ids of the next objects."""
         for one in ids:
             self.ids.setdefault(one.partition("_")[0], deque()).append(one)
@@ -87,17 +87,17 @@ class Stage:
 
     def before_trigger_sync(self) -> None:
         self.at("2025-03-27T14:22:10Z")
-        self.named(JOB)
+        self.set_next_ids(JOB)
 
     def before_trigger_backfill(self) -> None:
         self.at("2025-03-27T14:25:00Z")
-        self.named(BACKFILL)
+        self.set_next_ids(BACKFILL)
         # 37 % of all rows are the rows of the example when the two jobs have run for 224 of 600 s.
         tables = {"public.orders": 4_953_216, "public.order_items": 0}
         self.simulator.plan_backfill(CONNECTION, jobs=2, queued_seconds=0, job_seconds=600, tables=tables)
 
     def before_get_backfill(self) -> None:
-        self.named("job_01jq8chunk01", "job_01jq8chunk02")
+        self.set_next_ids("job_01jq8chunk01", "job_01jq8chunk02")
         self.before_trigger_backfill()
         self.ask_as("trigger_backfill")
         self.at("2025-03-27T14:28:44Z")
@@ -134,13 +134,13 @@ class Stage:
 
     def before_list_webhooks(self) -> None:
         self.at("2025-03-20T09:00:00Z")
-        self.named("wh_01jq8hook01")
+        self.set_next_ids("wh_01jq8hook01")
         (webhook,) = ANSWERS["list_webhooks"].body["data"]
         self.simulator.subscribe(webhook["url"], webhook["events"])
 
     def before_create_webhook(self) -> None:
         self.at("2025-03-27T15:00:00Z")
-        self.named(WEBHOOK)
+        self.set_next_ids(WEBHOOK)
 
     def before_get_webhook(self) -> None:
         self.before_create_webhook()
@@ -164,14 +164,14 @@ class Stage:
 
     def before_test_webhook(self) -> None:
         self.before_update_webhook()
-        self.named("whd_01jq8test01")
+        self.set_next_ids("whd_01jq8test01")
         self.receiver.append(200)
 
     def before_list_webhook_deliveries(self) -> None:
         self.before_create_webhook()
         self.ask_as("create_webhook")
         self.at("2025-03-27T14:55:01Z")
-        self.named("whd_01jq8del002", "whd_01jq8del001")
+        self.set_next_ids("whd_01jq8del002", "whd_01jq8del001")
         self.simulator.workspace.configure(webhook_attempts=3, speed=1000)
         reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
         self.receiver.extend([503, reset, reset, 200])
@@ -212,12 +212,12 @@ def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return module_stage
 
 
-def alike(field: str, theirs: Any, ours: Any) -> bool:
+def is_alike(field: str, theirs: Any, ours: Any) -> bool:
     """Return whether a value is that of an example, type included; a made-up value needs only the same format."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        return set(theirs) == set(ours) and all(alike(name, theirs[name], ours[name]) for name in theirs)
+        return set(theirs) == set(ours) and all(is_alike(name, theirs[name], ours[name]) for name in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):
-        return len(theirs) == len(ours) and all(alike(field, *pair) for pair in zip(theirs, ours, strict=True))
+        return len(theirs) == len(ours) and all(is_alike(field, *pair) for pair in zip(theirs, ours, strict=True))
     if field in MADE_UP and theirs is not None:
         assert re.fullmatch(MADE_UP[field], theirs)
         return isinstance(ours, str) and bool(re.fullmatch(MADE_UP[field], ours))
@@ -248,7 +248,7 @@ def test_response_is_the_example_of_the_reference(stage: Stage, example: Example
         assert len(answer["data"]) == example.body["meta"]["page"]["limit"]
         assert all(fields(more) == fields(example.body["data"][0]) for more in answer["data"][shown:])
         del answer["data"][shown:]
-    assert alike("", example.body, answer), (example.body, answer)
+    assert is_alike("", example.body, answer), (example.body, answer)
 
 
 def test_delete_has_no_body(stage: Stage) -> None:

@@ -52,7 +52,7 @@ def lines(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in state.read_text().splitlines()]
 
 
-def all_of(workspace: Workspace) -> dict[str, Any]:
+def visible_state(workspace: Workspace) -> dict[str, Any]:
     """Return everything that a caller can see."""
     return {
         "jobs": workspace.jobs(),
@@ -65,7 +65,7 @@ def all_of(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def courses(workspace: Workspace) -> list[object]:
+def ends_of_work(workspace: Workspace) -> list[object]:
     """Return the states and ends of all jobs and backfills, without ids, because those of new jobs are random."""
     jobs = [(job.status, job.finished_at, job.error, job.metrics) for job in workspace.jobs()]
     return [*jobs, *(backfill.status for backfill in workspace.backfills())]
@@ -195,10 +195,10 @@ class TestKilledSimulator:
                 chance.choice(acts)()
         workspace.advance()  # objects that are created later have other ids
         again = killed_and_restarted(state, clock, keep=workspace._keep)
-        assert all_of(again) == all_of(workspace)
+        assert visible_state(again) == visible_state(workspace)
         for seconds in (5, 500):
             clock.move(seconds)
-            assert courses(again) == courses(workspace)
+            assert ends_of_work(again) == ends_of_work(workspace)
 
 
 class TestFile:

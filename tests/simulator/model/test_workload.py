@@ -27,7 +27,7 @@ def workspace(clock) -> Workspace:
 
 
 @pytest.fixture
-def come_and_go(workspace, clock):
+def run_to_end(workspace, clock):
     """A function that starts jobs one after the other, and waits until all are over."""
 
     def run(count: int, **start) -> list[str]:
@@ -50,19 +50,19 @@ def is_kept(workspace: Workspace, job_id: str) -> bool:
     return True
 
 
-def test_newest_ended_jobs_are_kept(workspace, come_and_go):
-    ids = come_and_go(50)
+def test_newest_ended_jobs_are_kept(workspace, run_to_end):
+    ids = run_to_end(50)
     assert [job.id for job in workspace.jobs()] == ids[: -KEEP - 1 : -1]
     assert [is_kept(workspace, job_id) for job_id in ids] == [False] * 40 + [True] * KEEP
 
 
 @pytest.mark.slow("collects garbage")
 @pytest.mark.parametrize("rounds", [1, 4])
-def test_removed_jobs_are_garbage_collected(workspace, clock, come_and_go, rounds):
+def test_removed_jobs_are_garbage_collected(workspace, clock, run_to_end, rounds):
     workspace.add_connection("conn_counted")
     workspace.plan_backfill("conn_counted", times=None, jobs=7)
     for _ in range(rounds):
-        come_and_go(20, idempotency_key="k")
+        run_to_end(20, idempotency_key="k")
         for number in range(20):
             cancelled = workspace.start_sync("conn_counted", idempotency_key=f"c{number}").id
             workspace.cancel(cancelled)
@@ -76,10 +76,10 @@ def test_removed_jobs_are_garbage_collected(workspace, clock, come_and_go, round
     assert len(alive) == 7 + 1, "the jobs of the last backfill, and the last sync"
 
 
-def test_active_jobs_are_always_kept(workspace, clock, come_and_go):
+def test_active_jobs_are_always_kept(workspace, clock, run_to_end):
     workspace.plan(CONNECTION, running_seconds=86_400)
     old = workspace.start_sync(CONNECTION).id
-    come_and_go(50)
+    run_to_end(50)
     assert workspace.job(old).status == "running"
     assert len(workspace.jobs()) == KEEP + 1
     workspace.cancel(old)
@@ -88,15 +88,15 @@ def test_active_jobs_are_always_kept(workspace, clock, come_and_go):
     assert len(workspace.jobs()) == KEEP
 
 
-def test_removal_follows_the_order_of_ends(workspace, clock, come_and_go):
+def test_removal_follows_the_order_of_ends(workspace, clock, run_to_end):
     workspace.plan(CONNECTION, running_seconds=60)
     old = workspace.start_sync(CONNECTION).id
-    first, *_ = come_and_go(5)
+    first, *_ = run_to_end(5)
     clock.move(60)
     assert workspace.job(old).status == "succeeded"
-    come_and_go(KEEP - 1)
+    run_to_end(KEEP - 1)
     assert (is_kept(workspace, old), is_kept(workspace, first)) == (True, False)
-    come_and_go(1)
+    run_to_end(1)
     assert not is_kept(workspace, old)
 
 
@@ -122,11 +122,11 @@ def test_jobs_share_the_default_plan():
     assert plan.faster(2).running_seconds == plan.running_seconds / 2
 
 
-def test_cursor_survives_removal_of_older_jobs(workspace, come_and_go):
-    ids = come_and_go(KEEP)
+def test_cursor_survives_removal_of_older_jobs(workspace, run_to_end):
+    ids = run_to_end(KEEP)
     page, before = workspace.job_page(lambda job, now: True, limit=4)
     assert [job.id for job in page] == ids[:-5:-1]
-    come_and_go(3)
+    run_to_end(3)
     page, before = workspace.job_page(lambda job, now: True, limit=2, before=before)
     assert [job.id for job in page] == ids[-5:-7:-1]
     page, before = workspace.job_page(lambda job, now: True, limit=2, before=before)
@@ -157,24 +157,24 @@ def test_cursor_survives_removal_of_its_own_job(clock):
 
 
 class TestBackfills:
-    def test_are_removed_with_all_of_their_jobs(self, workspace, clock, come_and_go):
+    def test_are_removed_with_all_of_their_jobs(self, workspace, clock, run_to_end):
         workspace.plan_backfill(CONNECTION, jobs=4)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(100)
         job_ids = workspace.backfill(backfill_id).job_ids
-        come_and_go(KEEP - 4)
+        run_to_end(KEEP - 4)
         assert workspace.backfill(backfill_id).status == "completed"
         assert all(is_kept(workspace, job_id) for job_id in job_ids)
-        come_and_go(1)
+        run_to_end(1)
         assert workspace.backfills() == []
         assert not any(is_kept(workspace, job_id) for job_id in job_ids)
         assert len(workspace.jobs()) == KEEP - 4 + 1
 
-    def test_keep_their_jobs_as_long_as_they_run(self, workspace, clock, come_and_go):
+    def test_keep_their_jobs_as_long_as_they_run(self, workspace, clock, run_to_end):
         workspace.plan_backfill(CONNECTION, jobs=3, parallel=1, job_seconds=100)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(250)
-        come_and_go(15)
+        run_to_end(15)
         assert workspace.backfill(backfill_id).status == "running"
         assert [workspace.job(job_id).status for job_id in workspace.backfill(backfill_id).job_ids] == [
             "succeeded",
@@ -182,38 +182,38 @@ class TestBackfills:
             "running",
         ]
 
-    def test_newest_is_kept_regardless_of_its_jobs(self, workspace, clock, come_and_go):
-        (sync,) = come_and_go(1)
+    def test_newest_is_kept_regardless_of_its_jobs(self, workspace, clock, run_to_end):
+        (sync,) = run_to_end(1)
         workspace.plan_backfill(CONNECTION, jobs=50, parallel=50)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(100)
         assert len(workspace.backfill(backfill_id).job_ids) == 50
         assert not is_kept(workspace, sync)
-        come_and_go(1)
+        run_to_end(1)
         assert (workspace.backfills(), len(workspace.jobs())) == ([], 1)
 
-    def test_cancelled_ones_are_removed_too(self, workspace, clock, come_and_go):
+    def test_cancelled_ones_are_removed_too(self, workspace, clock, run_to_end):
         workspace.plan_backfill(CONNECTION, jobs=4, jobs_after_cancel=2, parallel=1)
         backfill_id = workspace.start_backfill(CONNECTION, BODY).id
         clock.move(5)
         workspace.cancel(workspace.backfill(backfill_id).job_ids[0])
         clock.move(100)
         assert (workspace.backfill(backfill_id).status, len(workspace.jobs())) == ("cancelled", 3)
-        come_and_go(KEEP)
+        run_to_end(KEEP)
         assert (workspace.backfills(), len(workspace.jobs())) == ([], KEEP)
 
 
-def test_idempotency_key_is_new_after_removal_of_its_job(workspace, come_and_go):
-    ids = come_and_go(KEEP + 1, idempotency_key="key")
+def test_idempotency_key_is_new_after_removal_of_its_job(workspace, run_to_end):
+    ids = run_to_end(KEEP + 1, idempotency_key="key")
     assert workspace.start_sync(CONNECTION, idempotency_key="key-1").id == ids[1]
     assert workspace.start_sync(CONNECTION, idempotency_key="key-0").id not in ids
 
 
-def test_finished_deliveries_are_limited_too(workspace, come_and_go):
+def test_finished_deliveries_are_limited_too(workspace, run_to_end):
     outbox = workspace.webhooks.outbox
     workspace.configure(webhook_attempts=1)
     webhook = workspace.webhooks.create(WebhookRequestBody(url="https://example.com", events=["job.succeeded"]))
-    come_and_go(50)
+    run_to_end(50)
     workspace.webhooks.advance()
     delivered, *failed = outbox.due()
     assert len(failed) == 49, "pending deliveries are kept, also those of removed jobs"
@@ -234,13 +234,13 @@ def test_events_are_sent_for_jobs_that_are_removed_at_once(clock):
     assert [job.id for job in workspace.jobs()] == ids[-1:]
 
 
-def test_ended_job_stays_ended_if_the_clock_is_set_back(workspace, clock, come_and_go):
-    (job_id,) = come_and_go(1)
+def test_ended_job_stays_ended_if_the_clock_is_set_back(workspace, clock, run_to_end):
+    (job_id,) = run_to_end(1)
     assert workspace.job(job_id).status == "succeeded"
     clock.move(-10)
     assert workspace.cancel(job_id).cancel_requested_at is None
     clock.move(10)
-    come_and_go(KEEP)
+    run_to_end(KEEP)
     assert len(workspace.jobs()) == KEEP
 
 
