@@ -343,10 +343,10 @@ class TestTransport:
         ):
             raise httpx.ConnectError("refused") from refused
 
-    @pytest.mark.parametrize("trust", ["its own bundle", "nothing is checked"])
+    @pytest.mark.parametrize("trust", ["CA bundle", "no verification"])
     def test_verify_is_a_ca_bundle_or_false(self, style: CallStyle, tls: tuple[RawServer, Path], trust: str) -> None:
         raw_server, certificate = tls
-        verify = str(certificate) if trust == "its own bundle" else False
+        verify = str(certificate) if trust == "CA bundle" else False
         assert style.call(make_config(raw_server.url, verify=verify), read).id == "job_1"
 
     def test_https_to_a_port_for_http(self, style: CallStyle, server: Simulator) -> None:
@@ -454,9 +454,9 @@ GZIP = "Content-Encoding: gzip"
 EMPTY_BLOCKS = gzip.compress(b"")[:10] + b"\x00\x00\x00\xff\xff" * 30_000
 TOO_LARGE: dict[str, bytes] = {
     "announced": head("Content-Length: 8000001"),
-    "announced beyond all numbers": head(f"Content-Length: {'9' * 19}"),
-    "announced packed": head("Content-Length: 8000001", GZIP),
-    "packed": head(GZIP) + gzip.compress(b" " * 9_000_000),
+    "announced with 19 digits": head(f"Content-Length: {'9' * 19}"),
+    "announced compressed": head("Content-Length: 8000001", GZIP),
+    "compressed": head(GZIP) + gzip.compress(b" " * 9_000_000),
 }
 
 
@@ -614,8 +614,8 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
     "a header": (b"HTTP/1.1 200 -\r\nX-Long: ", b"x"),
     "the status": (b"HTTP/1.1 200 ", b"x"),
     "early hints": (b"", b"HTTP/1.1 103 -\r\n\r\n"),
-    "what frames a chunk": (head("Transfer-Encoding: chunked") + b"1;", b"x"),
-    "packed nothing": (head(GZIP) + EMPTY_BLOCKS[:10], EMPTY_BLOCKS[10:15]),
+    "chunk extension": (head("Transfer-Encoding: chunked") + b"1;", b"x"),
+    "empty gzip blocks": (head(GZIP) + EMPTY_BLOCKS[:10], EMPTY_BLOCKS[10:15]),
 }
 
 

@@ -60,10 +60,10 @@ class Case(NamedTuple):
 
 CASES = {
     "reset": Case(RESET, PlanasonixTransportError, 3, 1, True),
-    "no answer in time": Case(SILENCE, PlanasonixTransportError, 3, 1, True),
-    "cut": Case(truncate(STARTED), PlanasonixTransportError, 3, 1, True),
-    "closed without an answer": Case(b"", PlanasonixTransportError, 3, 1, True),
-    "no HTTP": Case(b"220 mail.example.com ESMTP\r\n\r\n", PlanasonixTransportError, 3, 1, True),
+    "timeout": Case(SILENCE, PlanasonixTransportError, 3, 1, True),
+    "truncated": Case(truncate(STARTED), PlanasonixTransportError, 3, 1, True),
+    "closed without a response": Case(b"", PlanasonixTransportError, 3, 1, True),
+    "not HTTP": Case(b"220 mail.example.com ESMTP\r\n\r\n", PlanasonixTransportError, 3, 1, True),
     "200 HTML": Case(response(200, HTML), PlanasonixUnreadableError, 3, 1, True),
     "200 empty": Case(response(200), PlanasonixUnreadableError, 3, 1, True),
     "429": Case(error_response(429), PlanasonixRateLimitError, 3, 3, False),
