@@ -164,7 +164,7 @@ def check_assets(planasonix: Planasonix, printed: str) -> None:
 
 
 def check_asset_alias(planasonix: Planasonix, printed: str) -> None:
-    # Which of the two is the last one is up to Airflow.
+    # Airflow decides which of the two is the last one.
     assert re.search(r"conn_demo_3[12] has loaded 44,802 rows into public\.orders", printed)
 
 
@@ -181,7 +181,7 @@ def check_webhook(planasonix: Planasonix, printed: str) -> None:
     assert (routes.count("create_webhook"), routes.count("rotate_webhook_secret")) == (1, 2)
 
 
-#: What to check after a run, with all that was printed.
+#: The check of each file after its run; it gets the printed output.
 CHECKS: dict[str, Callable[[Planasonix, str], None]] = {
     "planasonix_asset_alias": check_asset_alias,
     "planasonix_assets": check_assets,

@@ -208,7 +208,7 @@ class TestASyncThatDoesNotSucceed:
     def test_has_its_job_and_the_error_of_the_api(
         self, simulator: Simulator, run_task: RunTask, deferrable: bool
     ) -> None:
-        # An API that sends the key back must not have it shown.
+        # If the API sends the key back, the key must not be shown.
         message = f"No route to the source for {API_KEY}"
         simulator.plan(CONNECTION, outcome="failed", code="source_unreachable", message=message)
         lineage = run_task(sync, deferrable=deferrable)

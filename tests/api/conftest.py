@@ -43,5 +43,5 @@ def server(_server: Simulator) -> Simulator:
 
 @pytest.fixture(params=["blocking", "awaited"])
 def style(request: pytest.FixtureRequest) -> CallStyle:
-    """Each of the two ways to call."""
+    """Blocking and asynchronous calls."""
     return CallStyle(request.param)

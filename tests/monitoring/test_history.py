@@ -59,7 +59,7 @@ def add_event(
             source_map_index=-1,
         )
         event.timestamp = at
-        # Before Airflow 3.2, this is no column.
+        # Before Airflow 3.2, the table lacks this column.
         event.partition_key = partition
         session.add(event)
 

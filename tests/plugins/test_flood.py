@@ -82,7 +82,7 @@ def test_a_receiver_in_a_secrets_backend_is_not_limited_if_the_database_lists_it
     secrets_backend: Callable[..., None],
 ) -> None:
     secrets_backend(vaulted={"conn_type": "planasonix_webhook", "password": SECRET, "extra": {"asset": "orders_ready"}})
-    # Only its name counts: Airflow asks the secrets backend first.
+    # Only the name matters, because Airflow searches the secrets backend first.
     add_receiver("vaulted", "whsec_of_nobody", extra=None)
     with server(make_app()) as url:
         assert {post(url, f"guess_{number}", "whsec_of_a_stranger") for number in range(40)} == {503}

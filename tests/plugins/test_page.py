@@ -345,14 +345,14 @@ async def test_a_connection_of_a_secrets_backend_is_listed_while_a_task_uses_it(
     async with log_in(app, "op") as client:
         assert (await client.get("/planasonix/ui/jobs?conn_id=planasonix_vault")).status_code == 404
         task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_1", planasonix_conn_id="planasonix_vault"))
-        # Its own address waits until the tasks are read.
+        # A request for the connection itself waits until the tasks are read.
         assert (await get_json(client, "jobs", conn_id="planasonix_vault"))["items"] == []
         rows = {row["conn_id"]: row for row in (await get_json(client, "overview"))["connections"]}
     assert rows["planasonix_vault"]["is_reachable"]
 
 
 class TestTwoWorkspaces:
-    """Two Airflow connections of two workspaces, whose works have the same ids."""
+    """Two Airflow connections of two workspaces, whose jobs and backfills have the same ids."""
 
     CONN_IDS = ("planasonix_eu", "planasonix_us")
 

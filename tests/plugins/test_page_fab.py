@@ -25,7 +25,7 @@ pytest.importorskip(
 
 #: A role that may read everything on the page, but change nothing.
 READER = [("can_read", name) for name in ("Connections", "DAGs", "DAG Runs", "Task Instances")]
-#: The same, and it may clear tasks.
+#: The same, and the role may clear tasks.
 CLEARER = [*READER, *(("can_edit", name) for name in ("DAGs", "DAG Runs", "Task Instances"))]
 ROLES = {"admin": "Admin", "op": "Op", "user": "User", "viewer": "Viewer", "reader": "Reader", "clearer": "Clearer"}
 

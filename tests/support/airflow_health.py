@@ -28,7 +28,7 @@ class ApiServer:
         self.status = 200
         self.body = json.dumps(health())
         self.paths: list[str] = []
-        #: How many requests were answered.
+        #: The number of responses.
         self.answered = 0
         #: Cleared while the server accepts requests but does not respond.
         self.answers = threading.Event()

@@ -30,7 +30,7 @@ def key_of(task_id: str = "load", run_id: str = "run_1", map_index: int = -1) ->
 
 
 def record_of(key: TaskKey, work_id: str | None = None, **fields: Any) -> AttemptRecord:
-    """Return the record of a try that has started work a minute ago."""
+    """Return the record of a try that started work a minute ago."""
     nonce = uuid.uuid4().hex
     values: dict[str, Any] = {
         **key._asdict(),

@@ -1,4 +1,4 @@
-"""Faults of an API and of the network before it, ordered at the simulator."""
+"""Faults of an API and of the network, planned in the simulator."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class PlantedTasks:
         self.simulator = simulator
 
     def add(self, state: str | None = "failed", *, key: TaskKey | None = None, **fields: Any) -> AttemptRecord:
-        """Add a task, a job that it has started an hour ago, and the record."""
+        """Add a task, a job that it started an hour ago, and the record."""
         one = self.tasks.add(key or key_of(), state, datetime.now(UTC) - timedelta(minutes=30))
         if "id" not in fields:
             fields["id"] = start_backfill(self.simulator) if fields.get("kind") == "backfill" else start(self.simulator)
