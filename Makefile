@@ -86,12 +86,12 @@ test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, 
 test-newest: .venv/.installed
 	nice $(PYTHON) -m pytest -q -n auto
 
-# Whole DAGs run on the oldest and the newest version. The other slow tests, and those of packages that import no Airflow,
-# run on the newest.
+# Whole DAGs run on the oldest and the newest version; the other slow tests, and those that do not depend on Airflow's
+# version, on the newest. Each runs in one process, because the versions run side by side in .ci/run.
 OLDEST := $(firstword $(OLDER))
+ON_ONE_VERSION := $(WITHOUT_AIRFLOW) tests/contract tests/packaging $(patsubst %,tests/test_%.py,architecture llms openapi windows)
 $(OLDER:%=test-%): test-%: .venvs/%/.installed
-	nice .venvs/$*/bin/python -m pytest -q -n auto $(WITHOUT_AIRFLOW:%=--ignore %) \
-		-m 'not slow$(if $(filter $(OLDEST),$*), or dag)'
+	nice .venvs/$*/bin/python -m pytest -q -p no:schemathesis $(ON_ONE_VERSION:%=--ignore %) -m 'not slow$(if $(filter $(OLDEST),$*), or dag)'
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in
