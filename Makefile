@@ -64,9 +64,11 @@ dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .ve
 	@.venv/bin/prek install --quiet
 	@echo "The interpreter is .venv/bin/python. Before each commit, prek checks what the commit changes."
 
+# A worker that has nothing left to do takes tests from others.
+PARALLEL := -n auto --dist worksteal
 # The tests of packages that import no Airflow; tests/test_architecture.py checks these packages.
 WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
-QUICK_TESTS := -n auto -m 'not slow'
+QUICK_TESTS := $(PARALLEL) -m 'not slow'
 
 test: .venv/.installed $(LINT)/.installed ## check style and types, and run the quick tests on the newest Airflow; takes three minutes
 	@$(MAKE) --no-print-directory --jobs=2 lint test-quick
@@ -84,7 +86,7 @@ install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed $(
 test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, and those that depend on it on the others
 
 test-newest: .venv/.installed
-	nice $(PYTHON) -m pytest -q -n auto
+	nice $(PYTHON) -m pytest -q $(PARALLEL)
 
 # Whole DAGs run on the oldest and the newest version; the other slow tests, and those that do not depend on Airflow's
 # version, on the newest. Each runs in one process, because the versions run side by side in .ci/run.
@@ -105,7 +107,7 @@ endef
 # The environments of the Airflow versions in ON, or of all.
 TESTED := $(if $(ON),$(patsubst .venvs/$(NEWEST),.venv,$(ON:%=.venvs/%)),$(ENVIRONMENTS))
 test-versions: $(TESTED:%=%/.installed) ## run all tests on every supported Airflow version; takes an hour (ON=3.3.2)
-	$(call pytest-in,$(TESTED),-n auto)
+	$(call pytest-in,$(TESTED),$(PARALLEL))
 
 # Runs pytest by the command $(1). Its exit status 1 means failed tests; only other errors are fatal.
 list-failures = { $(1) || { test $$? = 1 && echo "Failed tests are listed above. They are not fatal."; }; }
@@ -147,7 +149,7 @@ browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Air
 browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## the same for Airflow's UI on the oldest and the newest Airflow
 	@$(FIND_CHROMIUM)
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
-		-k '$(OLDEST) or $(NEWEST)' $(CALM)
+		-k '$(OLDEST) or $(NEWEST)' -m 'not slow' $(CALM)
 
 # Checks pages for accessibility.
 $(AXE):

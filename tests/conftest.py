@@ -61,6 +61,12 @@ validators.MIN_POLL_SECONDS = 0.01
 interruptible_sleep.MAX_SLICE_SECONDS = 0.05
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Use two workers for each core, because tests wait half of the time for timeouts and the simulator's jobs."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[object]:
     """Do not scan what pytest collects for garbage: it lives until the end, and each scan takes seconds."""

@@ -35,6 +35,8 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow("runs a whole DAG")
+@pytest.mark.dag
 @pytest.mark.usefixtures("airflow_db")
 def test_the_dag_in_the_readme_runs(simulator: Simulator) -> None:
     (block,) = python_blocks(ROOT / "README.md")

@@ -425,6 +425,7 @@ def test_hundreds_of_waits_orphans_and_backfills_do_not_block_the_page(
         ui.airflow.restart("triggerer")
 
 
+@pytest.mark.slow("keeps twenty tabs open for a minute")
 def test_twenty_tabs_share_cached_responses(plnx: PlanasonixPage, planasonix: Simulator) -> None:
     start_jobs(planasonix, 100)
     answered: list[str] = []

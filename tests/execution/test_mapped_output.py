@@ -34,6 +34,8 @@ with DAG("mapped_output", schedule=None) as dag:
 """
 
 
+@pytest.mark.slow("runs a whole DAG")
+@pytest.mark.dag
 @pytest.mark.usefixtures("airflow_db")
 def test_tables_and_metadata_come_from_a_mapped_task(planasonix: Planasonix) -> None:
     planasonix.add_connections(CONNECTION)

@@ -25,6 +25,9 @@ def build(source: Path, target: str, folder: Path) -> Path:
     return path
 
 
+pytestmark = pytest.mark.slow("builds the distributions")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     path = build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
@@ -59,7 +62,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
 
 
-@pytest.mark.slow("builds the distributions")
 def test_the_openapi_document_is_a_regular_file(wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile) -> None:
     # In the sources it is a symbolic link into docs/, which is not installed.
     document = "planasonix_provider/simulator/openapi.yaml"
@@ -69,7 +71,6 @@ def test_the_openapi_document_is_a_regular_file(wheel: zipfile.ZipFile, wheel_of
         assert one.read(document) == (ROOT / "docs" / "openapi.yaml").read_bytes()
 
 
-@pytest.mark.slow("builds the distributions")
 def test_the_source_distribution_builds_the_same_wheel(
     wheel: zipfile.ZipFile, wheel_of_the_sdist: zipfile.ZipFile
 ) -> None:

@@ -410,6 +410,7 @@ class TestASync:
         assert run.error is None
         assert run.result["job_id"] == job.id
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_search_does_not_read_the_whole_day_before_at_each_poll(
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:

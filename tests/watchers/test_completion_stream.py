@@ -366,6 +366,7 @@ class TestCosts:
         run(History(backfills=[backfill("bf_1", 990, 995)]), recorder := Recorder(BOTH), seconds=2_000)
         assert recorder.times == {"bf_1": pytest.approx(1_100, abs=MAX_BACKFILL_INTERVAL_SECONDS)}
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_a_long_job_is_polled_less_often_with_its_age(self) -> None:
         others = steady_jobs(200, spacing=10, length=5)
         history = History([Life("long", 5, 40_000), *others])
@@ -373,6 +374,7 @@ class TestCosts:
         assert recorder.times["long"] - 40_000 <= MAX_POLL_INTERVAL_SECONDS + 60
         assert history.requests["/jobs/{job_id}"] - len(others) < 40_000 / MAX_POLL_INTERVAL_SECONDS + 150
 
+    @pytest.mark.slow("simulates hours of polls")
     def test_a_long_job_does_not_make_every_scan_list_all_later_jobs(self) -> None:
         others = [Life(f"job_{n}", 10 * n, 10 * n + 5, fields={"connection_id": "busy"}) for n in range(1, 1_000)]
         history = History([Life("long", 5, 12_000, fields={"connection_id": "quiet"}), *others])
