@@ -70,7 +70,7 @@ PARALLEL := -n auto --dist worksteal
 WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
 QUICK_TESTS := $(PARALLEL) -m 'not slow'
 
-test: .venv/.installed $(LINT)/.installed ## check style and types, and run the quick tests on the newest Airflow; takes three minutes
+test: .venv/.installed $(LINT)/.installed ## check style and types, and run the quick tests on the newest Airflow; takes two minutes
 	@$(MAKE) --no-print-directory --jobs=2 lint test-quick
 
 # mypy uses one core, so it runs beside the tests.
