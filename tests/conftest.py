@@ -118,11 +118,11 @@ def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
+def travel() -> Iterator[TravelledClock]:
     """Time passes only while code sleeps, so that no job and no deadline ends sooner on a slow machine."""
-    from tests.support.time_travel import travelling
+    from tests.support.time_travel import simulated_time
 
-    with travelling(monkeypatch) as travel:
+    with simulated_time() as travel:
         yield travel
 
 

@@ -19,7 +19,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.outages import MINUTE, outage
 from tests.support.task_runs import drive, no_variables
-from tests.support.time_travel import TravelledClock, travelling
+from tests.support.time_travel import TravelledClock, simulated_time
 
 OPTIONS = CONFIG["planasonix"]["options"]
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
@@ -135,7 +135,7 @@ class TestMaxOutage:
     def travel(self, monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
         no_variables(monkeypatch)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=3 * 3600)
-        with travelling(monkeypatch) as travel:
+        with simulated_time() as travel:
             yield travel
 
     @pytest.mark.parametrize("deferrable", [False, True])

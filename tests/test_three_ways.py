@@ -33,7 +33,7 @@ from tests.support.example_calls import ROUTE_BY_PATH, without_parameter_names
 from tests.support.example_tasks import SENSORS, VALUES, make_example, parameters_of
 from tests.support.scenarios import routes_asked
 from tests.support.task_runs import HAS_NOTES, Run, drive, no_variables
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 CONNECTION = VALUES["connection_id"]
 WINDOW = {name: VALUES[name] for name in ("start_at", "end_at")}
@@ -126,7 +126,7 @@ def run(
     """
     simulator.reset()
     no_variables(monkeypatch)
-    with travelling(monkeypatch):
+    with simulated_time():
         prepare(subject, outcome, simulator)
         work_id = "" if subject in OPERATORS else start(subject, simulator)
         if outcome == "cancelled":

@@ -10,7 +10,7 @@ from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import QUICK_WAIT, WINDOW, Run, call_on_request, press
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 
 class TestLists:
@@ -64,10 +64,8 @@ class TestLists:
         assert said in ran.err
 
 
-def test_commands_do_not_wait_for_the_rate_limit(
-    simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with travelling(monkeypatch) as travel:
+def test_commands_do_not_wait_for_the_rate_limit(simulator: Simulator, shell: Run) -> None:
+    with simulated_time() as travel:
         headers = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "1", "x-ratelimit-reset": "60"}
         PlanasonixHook().client().rate_limiter.update(200, headers)
         assert PlanasonixHook().client().rate_limiter.delay()

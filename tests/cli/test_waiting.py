@@ -8,7 +8,7 @@ import pytest
 from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import QUICK_WAIT, WINDOW, Run, call_on_request, press
 from tests.support.scenarios import CONNECTION, ENDED, STUBBORN, routes_asked, the_one
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 
 class TestTimeout:
@@ -179,21 +179,17 @@ class TestAtATerminal:
 
 
 class TestALongWait:
-    def test_logs_the_same_lines_as_a_worker(
-        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_logs_the_same_lines_as_a_worker(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=100)
-        with travelling(monkeypatch):
+        with simulated_time():
             ran = shell("sync", CONNECTION, "--wait", "--poll-interval", "10")
         assert ran.code == 0
         assert len([line for line in ran.err.splitlines() if " is running, " in line]) >= 3
 
-    def test_survives_an_outage_but_ends_in_a_longer_one(
-        self, simulator: Simulator, shell: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_survives_an_outage_but_ends_in_a_longer_one(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=1)
         simulator.fail("status", route="get_job", status=503, times=3)
-        with travelling(monkeypatch):
+        with simulated_time():
             assert shell("sync", CONNECTION, "--wait").code == 0
             simulator.fail("status", route="get_job", status=503, times=None)
             simulator.plan(CONNECTION, queued_seconds=0, running_seconds=1)

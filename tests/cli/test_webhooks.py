@@ -12,7 +12,7 @@ from planasonix_provider.simulator import Simulator
 from tests.cli.conftest import Ran, Run, call_before_retry, call_on_request, press
 from tests.support.hanging_responses import Hanging
 from tests.support.scenarios import routes_asked
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 URL = "https://hooks.example.com/planasonix"
 SECRET = re.compile(r"whsec_\w{10,}")
@@ -98,7 +98,7 @@ class TestACreation:
         simulator.fail("status", route="create_webhook", status=429)
         simulator.fail("status", route="delete_webhook", status=503)
         call_before_retry(monkeypatch, lambda: (shutil.rmtree(folder), press()))
-        with travelling(monkeypatch):
+        with simulated_time():
             ran = create(shell, folder / "secret.json")
         assert (ran.code, ran.out) == (1, "")
         assert "Interrupted: the command ends when the secret is stored." in ran.err
@@ -160,7 +160,7 @@ class TestASubscription:
         simulator.fail("status", route="rotate_webhook_secret", status=502)
         simulator.fail("status", route="rotate_webhook_secret", status=429, times=None)
         call_before_retry(monkeypatch, press)
-        with travelling(monkeypatch):
+        with simulated_time():
             ran = shell("webhooks", "rotate-secret", webhook_id, "--secret-to", f"file:{place}")
         assert (ran.code, ran.out) == (6, "")
         assert "Interrupted: the command ends when the secret is stored." in ran.err

@@ -20,7 +20,7 @@ from tests.conftest import API_KEY
 from tests.support.faults import order_fourteen_faults
 from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, routes_asked, the_one
 from tests.support.task_runs import Run, context, drive
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 
 class TestBackfillThatSucceeds:
@@ -82,10 +82,10 @@ class TestBackfillThatSucceeds:
             3,
         )
 
-    def test_logs_its_progress(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_logs_its_progress(self, simulator: Simulator) -> None:
         def logged(deferrable: bool) -> list[str]:
             simulator.reset()
-            with travelling(monkeypatch):
+            with simulated_time():
                 simulator.plan_backfill(CONNECTION, queued_seconds=90, jobs=6, parallel=2, job_seconds=300)
                 run = drive(lambda: backfill(deferrable=deferrable, poll_interval=150))
             return [re.sub(r"bf_\w+", "bf_1", line) for line in run.log.lines]
@@ -171,10 +171,8 @@ class TestBackfillThatFails:
         assert str(run.error).startswith(f"Backfill {the_one(simulator).id} was cancelled before it was done.")
 
     @pytest.mark.slow("handles thousands of jobs")
-    def test_jobs_are_cancelled_at_the_deadline(
-        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with travelling(monkeypatch):
+    def test_jobs_are_cancelled_at_the_deadline(self, simulator: Simulator, deferrable: bool) -> None:
+        with simulated_time():
             simulator.plan_backfill(
                 CONNECTION,
                 queued_seconds=0,
@@ -194,7 +192,7 @@ class TestBackfillThatFails:
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL_SECONDS", 60.0)
-        with travelling(monkeypatch):
+        with simulated_time():
             simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
             run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
         assert isinstance(run.error, PlanasonixTimeoutError)
@@ -212,11 +210,9 @@ class TestBackfillThatFails:
         assert str(run.error).endswith("It was cancelled.")
         assert {job.status for job in simulator.jobs()} == {"cancelled"}
 
-    def test_without_results_fails_without_a_retry(
-        self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_results_fails_without_a_retry(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=403, route="get_job_results", times=None)
-        with travelling(monkeypatch):
+        with simulated_time():
             run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
         assert isinstance(run.error, AirflowFailException)
         assert "is over, but its results cannot be fetched" in str(run.error)

@@ -24,7 +24,7 @@ from tests.conftest import API_KEY
 from tests.support.attempts import check_only_work
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, sync
 from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event
-from tests.support.time_travel import TravelledClock, steps_while_asleep, travelling
+from tests.support.time_travel import TravelledClock, simulated_time, steps_while_asleep
 
 MINUTE = 60.0
 NEW_KEY = "plnx_test_rotated"
@@ -34,13 +34,13 @@ CONNECTIONS = [f"conn_{number}" for number in range(40)]
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
+def travel(simulator: Simulator) -> Iterator[TravelledClock]:
     how: dict[str, Any] = {"times": None, "queued_seconds": 0}
     simulator.plan_backfill(CONNECTION, **how, jobs=1, job_seconds=20 * MINUTE)
     for connection_id in (CONNECTION, *CONNECTIONS):
         simulator.workspace.add_connection(connection_id)
         simulator.plan(connection_id, **how, running_seconds=20 * MINUTE)
-    with travelling(monkeypatch) as travel:
+    with simulated_time() as travel:
         yield travel
 
 

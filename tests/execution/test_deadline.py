@@ -22,7 +22,7 @@ from tests.conftest import API_KEY
 from tests.support.attempts import check_only_work
 from tests.support.scenarios import CONNECTION, ENDED, Killed, backfill, cut, routes_asked, started, sync
 from tests.support.task_runs import Run, context, deserialize_trigger, drive, first_event, record
-from tests.support.time_travel import BEGAN, TravelledClock, travelling
+from tests.support.time_travel import BEGAN, TravelledClock, simulated_time
 
 MINUTE = 60.0
 Make = Callable[..., BaseOperator]
@@ -30,8 +30,8 @@ POINTS = ("before the cancel is sent", "before its answer", "after its answer")
 
 
 @pytest.fixture(autouse=True)
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
-    with travelling(monkeypatch) as travel:
+def travel(simulator: Simulator) -> Iterator[TravelledClock]:
+    with simulated_time() as travel:
         take(simulator, 300 * MINUTE)
         yield travel
 

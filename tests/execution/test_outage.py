@@ -32,7 +32,7 @@ from tests.support.hanging_responses import Hanging
 from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
 from tests.support.task_runs import drive
-from tests.support.time_travel import BEGAN, TravelledClock, steps_while_asleep, travelling
+from tests.support.time_travel import BEGAN, TravelledClock, simulated_time, steps_while_asleep
 
 HOUR = 60 * MINUTE
 Make = Callable[..., BaseOperator]
@@ -45,8 +45,8 @@ def first_is_quick(cases: Iterable[str | int]) -> list[Any]:
 
 
 @pytest.fixture
-def travel(monkeypatch: pytest.MonkeyPatch, simulator: Simulator) -> Iterator[TravelledClock]:
-    with travelling(monkeypatch) as travel:
+def travel(simulator: Simulator) -> Iterator[TravelledClock]:
+    with simulated_time() as travel:
         yield travel
 
 
@@ -169,7 +169,7 @@ class TestOutageOfFortyMinutes:
 def test_a_restart_of_the_server_neither_loses_nor_doubles_work(
     make: Make, monkeypatch: pytest.MonkeyPatch, minutes: float
 ) -> None:
-    with Simulator(api_key=API_KEY, port=free_port()) as server, travelling(monkeypatch) as travel:
+    with Simulator(api_key=API_KEY, port=free_port()) as server, simulated_time() as travel:
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(server.airflow_connection()))
         take(server, 3 * HOUR)
         end = (5 + minutes) * MINUTE

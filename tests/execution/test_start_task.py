@@ -19,7 +19,7 @@ from planasonix_provider.waiting.targets import JobTarget
 from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.support.scenarios import CONNECTION, routes_asked, sync
 from tests.support.task_runs import Log, Run, context, drive, record
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 
 def api_server_is_down(*_: Any, **__: Any) -> None:
@@ -93,9 +93,9 @@ class TestDeadline:
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
 def test_a_job_that_ended_before_the_cancel_keeps_its_outcome(
-    simulator: Simulator, deferrable: bool, outcome: Any, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, deferrable: bool, outcome: Any
 ) -> None:
-    with travelling(monkeypatch):
+    with simulated_time():
         simulator.plan(CONNECTION, running_seconds=300, outcome=outcome, code="source_unreachable")
         run = drive(lambda: sync(deferrable=deferrable, timeout=400, poll_interval=600))
     if outcome == "failed":
@@ -162,9 +162,8 @@ class TestFaults:
         kind: Any,
         status: int | None,
         headers: dict[str, str],
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        with travelling(monkeypatch):
+        with simulated_time():
             simulator.plan(CONNECTION, running_seconds=300)
             simulator.fail(kind, route="get_job", status=status, headers=headers, times=3, skip=1)
             simulator.fail(kind, route="get_job_results", status=status, headers=headers, times=1)

@@ -16,7 +16,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, routes_asked, sync
 from tests.support.task_runs import Run, context, drive
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 
 class TestSync:
@@ -68,9 +68,7 @@ class TestSync:
         assert run.deferred is not None
         assert run.result["status"] == "succeeded"
 
-    def test_logs_and_returns_the_same_if_it_is_deferred(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_logs_and_returns_the_same_if_it_is_deferred(self, simulator: Simulator) -> None:
         def logged(deferrable: bool) -> tuple[list[str], dict[str, Any]]:
             simulator.reset()
             simulator.plan(
@@ -83,7 +81,7 @@ class TestSync:
             lines = [re.sub(r"job_\w+|http\S+|[\d.,]+ (s|rows?|[kM]B|bytes)\b", "…", line) for line in run.log.lines]
             return lines, result
 
-        with travelling(monkeypatch):
+        with simulated_time():
             on_a_worker, deferred = logged(deferrable=False), logged(deferrable=True)
         assert on_a_worker == deferred
         assert len(on_a_worker[0]) == 6, on_a_worker[0]

@@ -172,7 +172,7 @@ class TestOverview:
         [
             ({"password": ""}, "The Airflow connection has no API key."),
             ({"password": "plnx_wrong"}, "answered 401 Unauthorized"),
-            ({"host": "http://127.0.0.1:9"}, "The Airflow connection"),
+            ({"host": "http://127.0.0.1:9"}, "127.0.0.1:9"),
         ],
     )
     async def test_it_shows_the_error_of_test_connection(
@@ -189,7 +189,7 @@ class TestOverview:
             (row,) = (await get_json(client, "overview"))["connections"]
             jobs = await get_json(client, "jobs")
         assert (row["is_reachable"], row["active_jobs"]) == (False, None)
-        assert message in row["message"] or "127.0.0.1:9" in row["message"]
+        assert message in row["message"]
         assert jobs["items"] == []
         assert jobs["problem"]
 

@@ -29,7 +29,7 @@ from tests.conftest import API_KEY
 from tests.support.example_tasks import SENSORS
 from tests.support.scenarios import CONNECTION, routes_asked
 from tests.support.task_runs import HAS_NOTES, Run, context, drive
-from tests.support.time_travel import travelling
+from tests.support.time_travel import simulated_time
 
 Mode = dict[str, Any]
 
@@ -237,10 +237,8 @@ class TestPoking:
         assert not job_sensor(job.id).poke(context(Run()))
         assert job_sensor(job.id, allowed_states=["running", "queued"]).poke(context(Run()))
 
-    def test_counts_the_timeout_from_the_first_poke(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with travelling(monkeypatch) as travel:
+    def test_counts_the_timeout_from_the_first_poke(self, simulator: Simulator) -> None:
+        with simulated_time() as travel:
             job = start_sync(simulator, running_seconds=86_400)
             run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=300, timeout=3_000))
             assert isinstance(run.error, AirflowSensorTimeout)
@@ -276,11 +274,9 @@ class TestPoking:
         assert run.error is None
         assert len(simulator.requests) < 70
 
-    def test_polls_less_often_if_the_rate_limit_is_nearly_exhausted(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_polls_less_often_if_the_rate_limit_is_nearly_exhausted(self, simulator: Simulator) -> None:
         # All polls are within one minute, which is the window of the rate limit.
-        with travelling(monkeypatch, datetime.now(UTC).replace(second=1)):
+        with simulated_time(datetime.now(UTC).replace(second=1)):
             simulator.rate_limit.configure(60)
             for _ in range(50):
                 simulator.rate_limit.consume(simulator.api_key)
@@ -411,10 +407,8 @@ class TestASync:
         assert run.result["job_id"] == job.id
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_search_does_not_read_the_whole_day_before_at_each_poll(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with travelling(monkeypatch) as travel:
+    def test_search_does_not_read_the_whole_day_before_at_each_poll(self, simulator: Simulator) -> None:
+        with simulated_time() as travel:
             simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=30)
             for _ in range(300):
                 simulator.workspace.start_sync(CONNECTION)
@@ -428,10 +422,8 @@ class TestASync:
         polls = 120
         assert len(simulator.requests) < polls * 6, "three lists, the running sync, and sometimes the newest one"
 
-    def test_costs_one_request_per_poke_if_failures_are_ignored(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with travelling(monkeypatch):
+    def test_costs_one_request_per_poke_if_failures_are_ignored(self, simulator: Simulator) -> None:
+        with simulated_time():
             start_sync(simulator, running_seconds=60)
             run = drive(lambda: sync_sensor(on_failure="wait", timeout=12, poke_interval=5))
         assert isinstance(run.error, AirflowSensorTimeout)

@@ -10,17 +10,14 @@ import pytest
 
 from planasonix_provider.testing.travelled_clock import TravelledClock
 
-__all__ = ["BEGAN", "TravelledClock", "steps_while_asleep", "travelling"]
+__all__ = ["BEGAN", "TravelledClock", "simulated_time", "steps_while_asleep"]
 
 BEGAN = datetime(2025, 3, 27, 14, 22, 10, tzinfo=UTC)
 
 
 @contextmanager
-def travelling(monkeypatch: pytest.MonkeyPatch, began: datetime = BEGAN) -> Iterator[TravelledClock]:
-    """Start a clock at a given time that advances only during sleeps.
-
-    :param monkeypatch: its patches so far stay.
-    """
+def simulated_time(began: datetime = BEGAN) -> Iterator[TravelledClock]:
+    """Start a clock at a given time that advances only during sleeps."""
     # Imported here, because it imports Airflow.
     from planasonix_provider.testing.time_travel import travel_time
 

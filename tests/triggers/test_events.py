@@ -19,7 +19,7 @@ from planasonix_provider.triggers.events import HAS_WATCHERS
 from planasonix_provider.triggers.planasonix import PlanasonixEventTrigger
 from planasonix_provider.waiting.attempt import ATTEMPT_KEY
 from planasonix_provider.watchers.completion_stream import MAX_NOT_FOUND_SECONDS, RETRY_AFTER_REFUSAL_SECONDS
-from tests.support.time_travel import BEGAN, TravelledClock, travelling
+from tests.support.time_travel import BEGAN, TravelledClock, simulated_time
 from tests.support.triggerer import HAS_SHARED_STREAMS, Store, Triggerer
 
 CONNECTION = "conn_demo_01"
@@ -33,7 +33,7 @@ watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watcher
 
 @pytest.fixture
 def travel(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[TravelledClock]:
-    with travelling(monkeypatch) as travel:
+    with simulated_time() as travel:
         monkeypatch.setattr(cursor_store, "shielded", travel.stop_during(cursor_store.shielded))
         yield travel
 
@@ -534,11 +534,10 @@ class TestAnOutage:
         async def main() -> None:
             async with airflow.watching(PlanasonixEventTrigger()):
                 await asyncio.sleep(100)
-                fault = simulator.fail("status", status=503, times=None)
+                simulator.fail("status", status=503, times=None)
                 sync(simulator)
                 await asyncio.sleep(3 * 3_600)
                 simulator.faults.clear()
-                assert fault
                 await asyncio.sleep(100)
 
         clock.run(main())

@@ -31,7 +31,7 @@ from planasonix_provider.waiting.wait_event import WaitEvent
 from tests.conftest import API_KEY
 from tests.support.statsd import StatsdServer
 from tests.support.task_runs import Log, Run, context, deserialize_trigger, first_event, record
-from tests.support.time_travel import TravelledClock, travelling
+from tests.support.time_travel import TravelledClock, simulated_time
 
 CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 
@@ -282,7 +282,7 @@ def test_a_hundred_triggers_share_one_client_and_have_separate_logs(
 
 
 @pytest.mark.slow("simulates many waits")
-def test_a_hundred_triggers_cost_one_page_per_poll(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_triggers_cost_one_page_per_poll(simulator: Simulator) -> None:
     connections = [f"conn_{number}" for number in range(100)]
     for connection_id in connections:
         simulator.workspace.add_connection(connection_id)
@@ -291,7 +291,7 @@ def test_a_hundred_triggers_cost_one_page_per_poll(simulator: Simulator, monkeyp
     async def wait_for_all(jobs: list[str]) -> list[Any]:
         return await asyncio.gather(*(first_event(trigger(job_id, poll_interval=30)) for job_id in jobs))
 
-    with travelling(monkeypatch) as travel:
+    with simulated_time() as travel:
         jobs = [start_job(connection_id) for connection_id in connections]
         before = len(simulator.requests)
         events = travel.run(wait_for_all(jobs))
