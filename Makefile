@@ -45,7 +45,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow dev install test test-quick test-fast test-all test-newest $(OLDER:%=test-%) test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev install install-browser test test-quick test-fast test-all test-newest $(OLDER:%=test-%) test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -80,7 +80,9 @@ test-quick: .venv/.installed
 test-fast: .venv/.installed ## run the quick tests of what needs no Airflow; takes less than a minute
 	$(PYTHON) -m pytest $(QUICK_TESTS) -p no:schemathesis $(WITHOUT_AIRFLOW)
 
-install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed $(BROWSER)/.installed $(AXE) ## install every Airflow, and the tools of make lint, docs and browser
+install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ## install every Airflow, and the tools of make lint and make docs
+
+install-browser: $(BROWSER)/.installed $(AXE) ## install what drives Chromium in make browser; needs npm
 
 # The tests run at a low priority, because in .ci/run, chaos-short and browser-airflow run beside them and depend on time.
 test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, and those that depend on it on the others
@@ -88,8 +90,8 @@ test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, 
 test-newest: .venv/.installed
 	nice $(PYTHON) -m pytest -q $(PARALLEL)
 
-# Whole DAGs run on the oldest and the newest version; the other slow tests, and those that do not depend on Airflow's
-# version, on the newest. Each runs in one process, because the versions run side by side in .ci/run.
+# Whole DAGs run on the oldest and the newest version; the other slow tests, and those for which one version is enough, on
+# the newest. An older version's tests run in one process, because .ci/run tests several versions at once.
 OLDEST := $(firstword $(OLDER))
 ON_ONE_VERSION := $(WITHOUT_AIRFLOW) tests/contract tests/packaging $(patsubst %,tests/test_%.py,architecture llms openapi windows)
 $(OLDER:%=test-%): test-%: .venvs/%/.installed
@@ -146,7 +148,7 @@ browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Air
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## the same for Airflow's UI on the oldest and the newest Airflow
+browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## run the quick tests of Airflow's UI on the oldest and the newest Airflow
 	@$(FIND_CHROMIUM)
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
 		-k '$(OLDEST) or $(NEWEST)' -m 'not slow' $(CALM)

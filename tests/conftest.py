@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A slow machine fails no test.
+# Hypothesis must not fail a test because the machine is slow.
 settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
@@ -55,21 +55,24 @@ API_KEY = "plnx_test_4f8a1c0e9d"
 
 
 # The simulator's jobs take a twentieth of a second here. With the package's limits, the tests would sleep for minutes.
-# This is not a fixture, because tasks are also created while tests are collected.
+# They are not set by a fixture, because tasks are also created while tests are collected.
 MIN_POLL_SECONDS = validators.MIN_POLL_SECONDS
 validators.MIN_POLL_SECONDS = 0.01
+# A task notices a kill at the end of such a slice. With 0.5 s, sixty tests would wait for it.
 interruptible_sleep.MAX_SLICE_SECONDS = 0.05
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers() -> int | None:
     """Use two workers for each core, because tests wait half of the time for timeouts and the simulator's jobs."""
-    return 2 * (os.cpu_count() or 1)
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not hasattr(os, "sched_getaffinity"):
+        return None
+    return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[object]:
-    """Do not scan what pytest collects for garbage: it lives until the end, and each scan takes seconds."""
+    """Disable the garbage collector: the collected tests live until the end, and each scan of them takes seconds."""
     gc.disable()
     try:
         return (yield)
@@ -94,13 +97,13 @@ def min_poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
 
 @pytest.fixture(autouse=True)
 def _a_short_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise a refusal after a short time. Tests of that time override this fixture with one that does nothing."""
+    """Treat a refusal as final after 0.05 seconds. Tests of the real limit override this fixture."""
     monkeypatch.setattr(outages, "MAX_REFUSAL", timedelta(seconds=0.05))
 
 
 @pytest.fixture(scope="session")
 def _simulator() -> Iterator[Simulator]:
-    # Without metadata, as in the API reference, so that no test recognises work by its metadata without saying so.
+    # Without metadata, as in the API reference. Tests that recognise work by its metadata must enable it.
     with Simulator(
         api_key=API_KEY, queued_seconds=0.02, job_seconds=0.06, cancelling_seconds=0.02, show_metadata=False
     ) as simulator:
@@ -119,7 +122,7 @@ def simulator(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def travel() -> Iterator[TravelledClock]:
-    """Time passes only while code sleeps, so that no job and no deadline ends sooner on a slow machine."""
+    """Simulated time, which advances only during sleeps, so that a slow machine reaches no deadline early."""
     from tests.support.time_travel import simulated_time
 
     with simulated_time() as travel:

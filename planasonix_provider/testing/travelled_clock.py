@@ -46,6 +46,7 @@ class TravelledClock:
         # about whether a deadline is over.
         step = timedelta(seconds=seconds)
         if seconds > 0:
+            # An event loop would never reach a timer that is due in less than a microsecond.
             step = max(step, timedelta.resolution)
         self._passed += step
         if self._traveller:

@@ -10,10 +10,11 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from planasonix_provider import clock
-from planasonix_provider.waiting.interruptible_sleep import MAX_SLICE_SECONDS
 
 R = TypeVar("R")
 
+#: How long a signal may stay unnoticed.
+MAX_SLICE_SECONDS = 0.5
 #: A thread that has not begun after this many seconds never will.
 MAX_START_SECONDS = 5.0
 
@@ -28,7 +29,7 @@ def run_in_loop_thread(function: Callable[[], Awaitable[R]]) -> R:
     work = _LoopThread(function)
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
-        # In slices: a signal that comes just before the thread blocks does not wake it.
+        # A signal that arrives just before the thread blocks does not wake it.
         while not work.done.acquire(timeout=MAX_SLICE_SECONDS):
             pass
     except BaseException:

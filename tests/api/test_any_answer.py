@@ -240,7 +240,7 @@ def accepted_shapes(name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_each_route_accepts_a_shape(name: str) -> None:
-    """The tests below change shapes that are valid."""
+    """Otherwise the tests below would change shapes that were invalid before."""
     assert accepted_shapes(name)
 
 

@@ -138,7 +138,7 @@ class TestHeaders:
 
 
 class TestClientConfig:
-    def test_defaults(self) -> None:
+    def test_the_defaults_are_the_public_api_and_timeouts_of_5_and_30_seconds(self) -> None:
         default = ClientConfig(SecretStr(KEY))
         assert (default.base_url, default.verify) == ("https://api.planasonix.com", True)
         assert (default.connect_timeout, default.read_timeout) == (5.0, 30.0)

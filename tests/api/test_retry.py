@@ -105,7 +105,7 @@ def failure(
 
 
 def patience(case: Case) -> dict[str, float]:
-    """Return a short timeout if the server does not respond."""
+    """Return a short timeout only if the server does not respond, because a slow machine needs a long one."""
     return {"read_timeout": 0.1} if case.reaction is SILENCE else {}
 
 

@@ -155,7 +155,7 @@ def test_a_job_is_cancelled_by_keyboard_after_a_confirmation(plnx: PlanasonixPag
     confirm = dialog.get_by_role("button", name="Cancel the job")
     expect(keep).to_be_focused()
     plnx.page.keyboard.press("Escape")
-    # The page has handled the event "close", which would otherwise close the next dialog.
+    # Wait until the page has handled the event "close". Otherwise, that event would close the next dialog.
     expect(plnx.page.locator("dialog")).to_have_count(0)
     expect(button).to_be_focused()
     assert planasonix.job(job_id).status == "running"

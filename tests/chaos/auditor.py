@@ -43,7 +43,7 @@ PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
 
 #: Short disturbances: a try whose work was already polled must survive them.
 PASSING = ("refuse", "spoil_lists", "delete_connection")
-#: Disturbances that may make a start fail. An unreadable row must not.
+#: Disturbances that may make a start fail. An unreadable row is not one of them.
 IN_THE_WAY_OF_A_START = ("refuse", "delete_connection")
 #: How long a disturbance must be tolerated.
 PATIENCE = timedelta(seconds=60)
@@ -95,7 +95,10 @@ def audit(history: History) -> Findings:
         for work_id in action.facts.get("left", ()):
             findings.violate("orphaned", None, f"{work_id} runs on after `orphans --cancel`")
         for work_id in action.facts.get("unknown", ()):
-            findings.allow("start that `orphans --cancel` reports as unknown", f"{work_id} runs on")
+            if history.settings.get("show_metadata"):
+                findings.violate("orphaned", None, f"{work_id} is unknown to `orphans --cancel`, despite its metadata")
+            else:
+                findings.allow("start that `orphans --cancel` reports as unknown", f"{work_id} runs on")
     names = {task.name for task in history.tasks}
     for work in history.works:
         if work.task not in names:
@@ -330,7 +333,7 @@ class _Case:
         return None
 
     def _over(self, action: Action) -> datetime:
-        """Return when a disturbance ended. A deleted connection is one until it is created again."""
+        """Return when a disturbance ended. A deleted connection is a disturbance until it is created again."""
         if action.kind == "delete_connection":
             created = [
                 each.at for each in self.history.actions if each.kind == "create_connection" and each.at >= action.at

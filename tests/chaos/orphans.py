@@ -21,7 +21,7 @@ class Outcome:
     :param code: its exit code.
     :param cancelled: the ids of the work that it has cancelled.
     :param left: the ids of the orphans that it has missed.
-    :param unknown: the ids of the orphans whose start it reports as unknown: it cannot know them without metadata.
+    :param unknown: the ids of the orphans whose start it reports as unknown, because the API shows no metadata.
     :param messages: its messages on stderr.
     """
 

@@ -252,7 +252,7 @@ def _api_server_away(dice: random.Random, at: float, turn: int, distributed: boo
 
 
 def _end_by_hand(dice: random.Random, at: float, turn: int, distributed: bool) -> Action:
-    """Mark a deferred task failed while no triggerer runs, for so long that the API server notices."""
+    """Mark a deferred task failed while no triggerer runs. The triggerer stays down until the API server notices."""
     return Action(at, "end_by_hand", _position(dice), {"down": round(dice.uniform(10, 14), 1)})
 
 

@@ -319,7 +319,9 @@ class Storm:
     def cancel_orphans(self) -> None:
         """Run the command for orphaned jobs, and record its result for the auditor."""
         outcome = cancel_orphans(self._environment)
-        text = f"`orphans --cancel` has cancelled {len(outcome.cancelled)}, and left {len(outcome.left)}"
+        text = f"`orphans --cancel` has cancelled {len(outcome.cancelled)} and left {len(outcome.left)}"
+        if outcome.unknown:
+            text += f"; {len(outcome.unknown)} unknown"
         facts = {"left": outcome.left, "unknown": outcome.unknown, "messages": outcome.messages}
         self._note("orphans", f"{text} (exit code {outcome.code})", cancelled=outcome.cancelled, **facts)
 

@@ -314,7 +314,7 @@ PLANTED = {
             cancelled(1, 27, 52),
         ),
     ),
-    "orphaned: cancelled long after its timeout, because its process started minutes late": (
+    "orphaned: cancelled long after its timeout, although its process started minutes late": (
         "orphaned",
         history(
             task(**FAILED, timeout=15, tries=tries((0, 8, "failed"), (60, 206, "failed"), max_tries=1)),
@@ -367,7 +367,7 @@ PLANTED = {
         "wrong state",
         history(task(), job(1, 1, 60), action(18, "clear", state="deferred")),
     ),
-    "wrong state: returned the old job after it was cleared at its end": (
+    "wrong state: returned the old job after the finished task was cleared": (
         "wrong state",
         history(task(), job(1, 1, 10), action(18, "clear", state="success")),
     ),
@@ -695,11 +695,14 @@ def test_orphans_that_the_command_leaves_are_a_violation() -> None:
     assert ("orphaned", "job_1 runs on after `orphans --cancel`") in found(audit(left))
 
 
-def test_an_orphan_that_the_command_reports_as_unknown_is_allowed() -> None:
-    reported = history(
-        task("failed", None), job(1, 1, None, None), action(100, "orphans", left=[], unknown=["job_1"], cancelled=[])
-    )
-    assert "start that `orphans --cancel` reports as unknown" in audit(reported).limits()
+@pytest.mark.parametrize("show_metadata", [False, True])
+def test_an_unknown_orphan_is_allowed_only_if_the_api_shows_no_metadata(show_metadata: bool) -> None:
+    reported = action(100, "orphans", left=[], unknown=["job_1"], cancelled=[])
+    findings = audit(history(task("failed", None), job(1, 1, 200), reported, settings={"show_metadata": show_metadata}))
+    assert ("start that `orphans --cancel` reports as unknown" in findings.limits()) != show_metadata
+    assert [one.text for one in findings.violations if "orphans --cancel" in one.text] == [
+        "job_1 is unknown to `orphans --cancel`, despite its metadata"
+    ] * show_metadata
 
 
 def test_a_cancel_by_the_command_for_orphans_is_no_violation() -> None:

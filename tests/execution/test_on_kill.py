@@ -334,7 +334,7 @@ class TestKillWhileTheApiServerIsDown:
         simulator.plan(CONNECTION, running_seconds=600)
         with serving() as server:
             monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
-            # The kill sends the second request. On a slow machine, its response takes longer than the limit.
+            # The kill sends the second request. On a slow machine, its response takes longer than MAX_HEALTH_SECONDS.
             monkeypatch.setattr(triggers_killed, "MAX_HEALTH_SECONDS", 30)
             yield server
 

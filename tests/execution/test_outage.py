@@ -67,7 +67,7 @@ def status(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(params=first_is_quick([*KINDS, *PROXY_STATUSES]))
 def any_kind(request: pytest.FixtureRequest) -> str | int:
-    """An outage, or a proxy that refuses requests instead of the API; such a response does not concern the work."""
+    """An outage, or a proxy that refuses requests. Its response says nothing about the work itself."""
     kind: str | int = request.param
     return kind
 

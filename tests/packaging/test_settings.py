@@ -89,7 +89,7 @@ def test_jobs_of_ci_make_each_target_of_the_ci_script() -> None:
     targets = used_targets((ROOT / ".ci" / "run").read_text())
     assert "lint" in targets
     # On GitHub, each version has a job of its own, which runs all tests.
-    assert targets - {"install", "test-all"} <= used_targets(scripts(WORKFLOWS["ci.yml"]))
+    assert targets - {"install", "install-browser", "test-all"} <= used_targets(scripts(WORKFLOWS["ci.yml"]))
     assert "test-versions" in used_targets(scripts(WORKFLOWS["ci.yml"]))
 
 

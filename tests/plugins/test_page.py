@@ -101,7 +101,7 @@ def _audit_log(airflow_db: None) -> Iterator[None]:
 @pytest.fixture
 def app(airflow_db: None, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     simple_auth_manager(tmp_path, monkeypatch)
-    # A slow machine may need longer than the limit for users.
+    # On a slow machine, a response may take longer than the real limit.
     monkeypatch.setattr(page_data, "MAX_WAIT_SECONDS", 60.0)
     return app_with_login(make_app(has_page=True))
 
@@ -538,7 +538,7 @@ class TestCancelling:
         assert response.json()["message"].startswith(f"Job {job_id} ")
         assert status in ("cancelling", "cancelled")
         assert simulator.job(job_id).status in ("cancelling", "cancelled")
-        # Each cancel has an entry, the second one only if the job was not over by then.
+        # Each cancel writes an entry; the second does so only if the job was not over yet.
         entry, *_ = audit_log()
         assert (entry.owner, entry.dag_id, entry.extra) == (
             "op",

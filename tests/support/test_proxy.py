@@ -1,4 +1,4 @@
-"""The proxy forwards everything that it need not refuse or corrupt, failures included."""
+"""The proxy forwards everything, including failures, unless it must refuse or corrupt it."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Client(AsyncClient):
 
 
 def all_answers(wait: PollSubscription[Any]) -> asyncio.Queue[Any]:
-    """Return a queue of all responses to a subscription, which itself gets only new states."""
+    """Return a queue of all responses. A subscription itself receives only changed states."""
     answers: asyncio.Queue[Any] = asyncio.Queue()
     wait.answer = answers.put_nowait  # type: ignore[method-assign]
     return answers

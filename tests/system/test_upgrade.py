@@ -79,7 +79,7 @@ class MixedAirflow(ThisAirflow):  # type: ignore[valid-type]
         self._other_release = str(other_release)
 
     def use(self, components: Sequence[str], *, is_new: bool) -> None:
-        """Restart those of the components that run with one of the releases. Later starts use it, too."""
+        """Use one of the releases: restart those of the components that run. Later starts use this release, too."""
         self.env: dict[str, str] = {name: value for name, value in self.env.items() if name != "PYTHONPATH"}
         if not is_new:
             self.env["PYTHONPATH"] = self._other_release

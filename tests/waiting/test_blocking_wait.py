@@ -94,7 +94,7 @@ def test_waits_for_the_rate_limit_for_at_most_a_minute(travel: TravelledClock) -
     assert wait(travel, running_for(100), rate_limit_delay=lambda: 3_500.0)[1] == [70, 140]
 
 
-def test_tolerates_a_refused_key_as_a_rotation(travel: TravelledClock) -> None:
+def test_tolerates_a_refused_key_that_may_be_rotated(travel: TravelledClock) -> None:
     refusal = api_error(401)
     event, polls = wait(travel, lambda passed: refusal if passed < 15 else running_for(30)(passed))
     assert event.outcome == "over"

@@ -71,7 +71,8 @@ def test_exclude_jobs_of_another_backfill_or_sync() -> None:
 
 
 def test_are_found_if_lists_ignore_filters() -> None:
-    there = api([job(0), job(1, "failed")], ignored_filters=("status", "connection_id", "since"))
+    other = job(2, "failed", id="other_2")
+    there = api([job(0), job(1, "failed"), other], ignored_filters=("status", "connection_id", "since"))
     assert [job.id for job in find(there, 2)] == ["job_1"]
 
 

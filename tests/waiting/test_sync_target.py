@@ -94,7 +94,7 @@ class TestASync:
             == "No sync of connection conn_1 that was created since 2025-03-27 14:22:10 UTC succeeded yet"
         )
 
-    def test_takes_as_few_requests_as_possible(self) -> None:
+    def test_sends_one_request_or_three_if_failures_count(self) -> None:
         there = MemoryApi()
         poll_once(subject(on_failure="wait"), there)
         assert there.requests == ["list succeeded"]

@@ -191,7 +191,7 @@ class TestErrors:
             "task."
         )
 
-    def test_and_snapshots_can_be_passed_to_update(self, watch: WaitState) -> None:
+    def test_update_accepts_errors_and_snapshots(self, watch: WaitState) -> None:
         assert watch.update(None, after(seconds=1)) is None
         assert watch.update(PlanasonixTransportError("reset"), after(seconds=2)) is None
         event = watch.update(job("succeeded"), after(seconds=3))

@@ -213,7 +213,7 @@ def stage(module_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def is_alike(field: str, theirs: Any, ours: Any) -> bool:
-    """Return whether a value is that of an example, type included; a made-up value needs only the same format."""
+    """Return whether a value and its type equal the example's. A generated value needs only the same format."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return set(theirs) == set(ours) and all(is_alike(name, theirs[name], ours[name]) for name in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):

@@ -18,7 +18,7 @@ for way in WAYS:
     with DAG(dag_id=f"sync_in_a_short_run_{way}", dagrun_timeout=RUN_TIMEOUT, **settings):
         PlanasonixSyncOperator(task_id="sync", deferrable=deferrable, **HOW)
     limit = TIME_LIMITS[way]
-    # Deferred tasks use a pool with one slot, which they do not occupy while they wait.
+    # Deferred tasks need only a pool with one slot, because they release it while they wait.
     in_time = {**HOW, "deferrable": deferrable, "pool": ONE_SLOT if deferrable else "default_pool"}
     with DAG(dag_id=f"hurried_syncs_{way}", **settings):
         for name, how in (("timeout", {"timeout": limit}), ("execution_timeout", {"execution_timeout": limit})):
