@@ -115,8 +115,13 @@ class RestV2(Rest):
         return list(self._api("GET", f"assets?limit=1000&uri_pattern={quote(pattern)}")["assets"])
 
     def events(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        query = urlencode({"source_dag_id": dag_id, "source_run_id": run_id, "limit": 1000})
-        return list(self._api("GET", f"assets/events?{query}")["asset_events"])
+        events: list[dict[str, Any]] = []
+        while True:
+            query = {"source_dag_id": dag_id, "source_run_id": run_id, "limit": 100, "offset": len(events)}
+            page = self._api("GET", f"assets/events?{urlencode(query)}")
+            events += page["asset_events"]
+            if len(events) >= page["total_entries"]:
+                return events
 
     def alive_triggerers(self) -> list[int]:
         jobs = self._api("GET", "jobs?job_type=TriggererJob&is_alive=true&limit=100")["jobs"]

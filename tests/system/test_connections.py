@@ -104,7 +104,9 @@ def test_no_key(airflow: LocalAirflow, simulator: Simulator, note: Notes) -> Non
 
 def test_the_rest_api_masks_the_key(airflow: LocalAirflow) -> None:
     one = airflow.api("GET", "connections/planasonix_default")
-    (listed,) = airflow.api("GET", "connections?connection_id_pattern=planasonix_default")["connections"]
-    assert one["password"] == listed["password"] == "***"
-    assert one == listed
-    assert API_KEY not in str(one)
+    connections = airflow.api("GET", "connections?limit=100")["connections"]
+    (listed,) = (each for each in connections if each["connection_id"] == "planasonix_default")
+    for shown in (one, listed):
+        # The REST API of Airflow 2.11 has no field for the password.
+        assert shown.get("password", "***") == "***"
+        assert API_KEY not in str(shown)

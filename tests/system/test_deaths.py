@@ -397,7 +397,9 @@ def test_a_task_without_heartbeats_keeps_its_job(
     for death in ("frozen", "frozen and marked failed"):
         for process in processes[death]:
             process.resume()
-    for death in ("frozen", "frozen and marked failed"):
+    # In Airflow 2.11, the resumed process of a replaced try waits beside the next try.
+    ending = ("frozen", "frozen and marked failed") if AIRFLOW >= (3, 0) else ("frozen and marked failed",)
+    for death in ending:
         wait_until(lambda death=death: not is_alive(processes[death][1]), "the resumed process ends", SOON)
         note(f"{death}: the process ended {(utcnow() - thawed_at).total_seconds():.1f} s after it was resumed")
         note(f"{death}, at the end of try 1: {runs[death].provider_log_lines()[-1]}")

@@ -18,9 +18,12 @@ ROOT = Path(__file__).parent.parent.parent
 #: Starts a process for each task within twenty seconds, as an executor does. The processes share no state.
 FORTY_WORKERS = """
 import os, random, sys, time
-from tests.support.task_runs import drive
+import pytest
+from tests.support.task_runs import drive, no_variables
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 
+# There is no database for the records that Airflow 2 stores in variables.
+no_variables(pytest.MonkeyPatch())
 workers = []
 for number in range(1, 41):
     if not (worker := os.fork()):

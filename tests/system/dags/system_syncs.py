@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
@@ -24,6 +25,8 @@ for way, deferrable in (("on_a_worker", False), ("deferred", True)):
         # So that a param None is rendered as None.
         "render_template_as_native_obj": True,
         "is_paused_upon_creation": False,
+        # Airflow 2.11 waits this time before it starts a cleared task again.
+        "default_args": {"retry_delay": timedelta(seconds=1)},
     }
     with DAG(dag_id=f"sync_{way}", **settings):
         PlanasonixSyncOperator(task_id="sync", connection_id="{{ params.connection_id }}", deferrable=deferrable, **HOW)
