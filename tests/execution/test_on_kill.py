@@ -67,7 +67,7 @@ def start_without_wait() -> PlanasonixSyncOperator:
 class TestKill:
     def test_cancels_the_job_and_ends_the_task(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=3600)
-        _, log = killed(simulator, sync(poll_interval=3600))
+        _, log = killed(simulator, sync(poll_interval=3600), route="trigger_sync")
         (job,) = simulator.jobs()
         assert job.status in ENDED
         assert f"The task was killed. Job {job.id} was asked to cancel." in log.lines
@@ -181,7 +181,7 @@ class TestKill:
 
     def test_cancels_nothing_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
-        error, _ = killed(simulator, sync(cancel_on_kill=False))
+        error, _ = killed(simulator, sync(cancel_on_kill=False), route="trigger_sync")
         (job,) = simulator.jobs()
         # On a slow machine, the kill may come before the response to the start.
         assert str(error).endswith(f"Job {job.id} was not cancelled, and runs on.")
@@ -403,7 +403,7 @@ class TestKillOfABackfill:
             jobs_after_cancel=2,
             cancelling_seconds=0.1,
         )
-        _, log = killed(simulator, backfill(poll_interval=60))
+        _, log = killed(simulator, backfill(poll_interval=60), route="trigger_backfill")
         assert the_one(simulator).status == "cancelled"
         assert [job.status for job in simulator.jobs()] == ["cancelled"] * 6
         assert f"The task was killed. Backfill {the_one(simulator).id} was asked to cancel." in log.lines
@@ -411,19 +411,19 @@ class TestKillOfABackfill:
     def test_cancels_known_jobs_first(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, jobs=2, job_seconds=60)
         operator = backfill(poll_interval=0.05)
-        killed(simulator, operator)
+        killed(simulator, operator, route="trigger_backfill")
         asked = routes_asked(simulator)
         assert asked[asked.index("cancel_job") :][:3] == ["cancel_job", "cancel_job", "get_backfill"]
 
     def test_logs_that_the_backfill_may_go_on(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.2)
         simulator.plan_backfill(CONNECTION, queued_seconds=60)
-        _, log = killed(simulator, backfill(poll_interval=60))
+        _, log = killed(simulator, backfill(poll_interval=60), route="trigger_backfill")
         assert "may go on: its jobs so far were asked to cancel. To end it: `python -m" in log.lines[-1]
 
     def test_cancels_nothing_without_cancel_on_kill(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
-        killed(simulator, backfill(poll_interval=60, cancel_on_kill=False))
+        killed(simulator, backfill(poll_interval=60, cancel_on_kill=False), route="trigger_backfill")
         assert "cancel_job" not in routes_asked(simulator)
 
     @pytest.mark.usefixtures("travel")

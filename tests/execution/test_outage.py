@@ -445,7 +445,7 @@ class TestKillDuringAnOutage:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=None)
         monkeypatch.setattr(OnKillHandler, "_read_key_again", lambda _: simulator.faults.clear())
-        error, log = killed(simulator, sync(poll_interval=60))
+        error, log = killed(simulator, sync(poll_interval=60), route="trigger_sync")
         (job,) = simulator.jobs()
         assert job.status in ENDED
         assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
@@ -454,7 +454,7 @@ class TestKillDuringAnOutage:
     def test_logs_the_cancel_command(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=20)
-        error, _ = killed(simulator, sync(poll_interval=60))
+        error, _ = killed(simulator, sync(poll_interval=60), route="trigger_sync")
         simulator._pipeline.faults.clear()
         assert run_printed_command(str(error)) == 0
         assert simulator.jobs()[0].status in ENDED
