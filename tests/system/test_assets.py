@@ -10,7 +10,7 @@ from planasonix_provider.simulator import Simulator
 from tests.system.conftest import Notes
 from tests.system.edits import edit
 from tests.system.rest import rest_of
-from tests.system.runs import WAITING_STATE, TaskRun, wait_until
+from tests.system.runs import AIRFLOW, WAITING_STATE, TaskRun, dag_runs, wait_until
 
 #: The connections of the DAGs in ``dags/system_assets.py`` that wait on a worker or deferred.
 CONNECTIONS = {"on_a_worker": ("conn_demo_06", "conn_demo_07"), "deferred": ("conn_demo_08", "conn_demo_09")}
@@ -28,13 +28,14 @@ def events_of(run: TaskRun) -> dict[str, dict[str, Any]]:
     return by_table
 
 
+def reactions_of(airflow: LocalAirflow, dag_id: str) -> list[TaskRun]:
+    """Return the task ``react`` of all runs of a DAG."""
+    return [TaskRun(airflow, dag_id, run["dag_run_id"], task_id="react") for run in dag_runs(airflow, dag_id)]
+
+
 def started_by(airflow: LocalAirflow, dag_id: str) -> list[tuple[str, dict[str, Any]]]:
     """Wait until all runs of a DAG are over, and return the events that started them, as tables and extras."""
-
-    def runs() -> list[dict[str, Any]]:
-        return list(airflow.api("GET", f"dags/{dag_id}/dagRuns?limit=100")["dag_runs"])
-
-    tasks = [TaskRun(airflow, dag_id, run["dag_run_id"], task_id="react") for run in runs()]
+    tasks = reactions_of(airflow, dag_id)
     wait_until(lambda: all(task.is_over for task in tasks), f"all runs of {dag_id} are over")
     assert all(task.state == "success" for task in tasks), [task.log() for task in tasks]
     return [(PlanasonixTable.from_uri(uri).table, extra) for task in tasks for uri, extra in task.xcom()]
@@ -110,16 +111,18 @@ def test_an_alias_gets_events_of_all_loaded_tables(airflow: LocalAirflow, simula
     run.wait_for("success")
     events = events_of(run)
     assert set(events) == {"public.orders", ODD}
-    told: list[tuple[str, dict[str, Any]]] = []
-
-    def has_all() -> bool:
-        # Two events start one DAG run or two.
-        told[:] = started_by(airflow, f"on_alias_{way}")
-        return len(told) >= 2
-
-    wait_until(has_all, "the DAG has received both events")
+    extras = {table: event["extra"] for table, event in events.items()}
+    dag_id = f"on_alias_{way}"
+    wait_until(lambda: reactions_of(airflow, dag_id), "the DAG starts")
+    if AIRFLOW == (3, 0):
+        # Airflow 3.0 starts the DAG, but may pass it no events.
+        assert dict(started_by(airflow, dag_id)).items() <= extras.items()
+        return
+    # Two events start one DAG run or two.
+    wait_until(lambda: len(started_by(airflow, dag_id)) >= 2, "the DAG has received both events")
+    told = started_by(airflow, dag_id)
     assert sorted(table for table, _ in told) == [ODD, "public.orders"]
-    assert dict(told) == {table: event["extra"] for table, event in events.items()}
+    assert dict(told) == extras
 
 
 def test_each_mapped_task_sends_events_of_its_connection(airflow: LocalAirflow, simulator: Simulator, way: str) -> None:
