@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from airflow.jobs.job import Job as AirflowJob
 from airflow.utils.session import create_session
 from sqlalchemy import update
 
@@ -113,13 +112,7 @@ def test_an_unreadable_deadline_hides_no_other_task(task_rows: TaskRows) -> None
 
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_whether_the_triggerer_is_alive(task_rows: TaskRows, is_alive: bool) -> None:
-    with create_session() as session:
-        now = datetime.now(UTC)
-        job = AirflowJob(latest_heartbeat=now if is_alive else datetime(2025, 1, 1, tzinfo=UTC))
-        job.job_type, job.state = "TriggererJob", "running"
-        session.add(job)
-        session.flush()
-        triggerer_id = int(job.id)
+    triggerer_id = task_rows.add_triggerer(datetime.now(UTC) if is_alive else datetime(2025, 1, 1, tzinfo=UTC))
     task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_1"), triggerer_id=triggerer_id)
     task_rows.add(state="deferred", trigger=PlanasonixJobTrigger("job_2"), triggerer_id=triggerer_id + 1)
     assert [item.is_triggerer_alive for item in read_waiting_tasks().items] == [is_alive, False]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
+from airflow.jobs.job import Job
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
@@ -92,6 +93,16 @@ class TaskRows:
         return run_id
 
     @staticmethod
+    def add_triggerer(heartbeat: datetime) -> int:
+        """Add a triggerer with this heartbeat; return its id."""
+        with create_session() as session:
+            job = Job(latest_heartbeat=heartbeat)
+            job.job_type, job.state = "TriggererJob", "running"
+            session.add(job)
+            session.flush()
+            return int(job.id)
+
+    @staticmethod
     def _insert(session: Any, table: Any, **values: Any) -> None:
         """Insert a row into a table that lacks some of the columns in other versions of Airflow."""
         session.execute(insert(table).values({name: values[name] for name in values if name in table.c}))
@@ -111,7 +122,7 @@ class TaskRows:
         session.add(XComModel(dag_run_id=run, key=key, value=value, **names))
 
     def forget(self) -> None:
-        """Delete all tasks."""
+        """Delete all tasks and triggerers."""
         with create_session() as session:
-            for model in (TaskInstance, DagRun, Trigger):
+            for model in (TaskInstance, DagRun, Trigger, Job):
                 session.execute(delete(model))

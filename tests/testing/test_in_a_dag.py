@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ import pytest
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.deferral import HAS_STALE_EVENTS
 from tests.conftest import DAGS_FOLDER
+from tests.support.task_rows import TaskRows
 
 ORDERS = "conn_orders"
 HEAD = """
@@ -47,6 +48,15 @@ def run_dag() -> Iterator[RunDag]:
     path.unlink()
 
 
+@pytest.fixture
+def triggerer() -> Iterator[None]:
+    """Airflow's database names a triggerer that is alive."""
+    rows = TaskRows()
+    rows.add_triggerer(datetime.now(UTC))
+    yield
+    rows.forget()
+
+
 class TestASync:
     def test_of_hours_ends_at_once(self, planasonix: Planasonix, run_dag: RunDag, deferrable: bool) -> None:
         planasonix.will_succeed(ORDERS, takes=timedelta(hours=3))
@@ -54,6 +64,13 @@ class TestASync:
         assert run_dag(task) == "success"
         assert planasonix.assert_started(ORDERS).status == "succeeded"
         assert planasonix.waited > timedelta(hours=3)
+
+    def test_waits_in_simulated_time_beside_a_running_triggerer(
+        self, planasonix: Planasonix, run_dag: RunDag, triggerer: None
+    ) -> None:
+        planasonix.will_succeed(ORDERS, takes=timedelta(hours=3))
+        task = f"PlanasonixSyncOperator(task_id='load', connection_id='{ORDERS}', deferrable=True)"
+        assert run_dag(task) == "success"
 
     @pytest.mark.parametrize(
         "deferrable", [False, pytest.param(True, marks=needs_a_try_in_events)], ids=["on a worker", "deferred"]
