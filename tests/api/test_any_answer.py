@@ -259,6 +259,7 @@ def test_deeply_nested_json_is_invalid(status: int, nested: str) -> None:
         parse_response(REQUESTS["get_job"], RawResponse(status, {}, body))
 
 
+@pytest.mark.heavy
 @settings(max_examples=200 * TIMES, deadline=None)
 @given(ANY_REQUEST, st.data())
 def test_changed_json(name: str, data: st.DataObject) -> None:
@@ -268,6 +269,7 @@ def test_changed_json(name: str, data: st.DataObject) -> None:
     )
 
 
+@pytest.mark.heavy
 @settings(max_examples=300 * TIMES, deadline=None)
 @given(ANY_REQUEST, STATUSES, HEADERS, BODIES, PACKED)
 def test_any_response(
@@ -304,6 +306,7 @@ def _response_bytes(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([b"", b"", b"HTTP/1.1 100 -\r\n\r\n"])) + b"\r\n".join([*lines, b"", body])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["blocking", "awaited"])
 def test_any_bytes(_raw_server: RawServer, name: str) -> None:  # noqa: PT019 - one server for all examples
     here, style = make_config(_raw_server.url, read_timeout=2.0), CallStyle(name)

@@ -59,6 +59,7 @@ def test_values_that_are_nested_too_deep_are_left_out() -> None:
     assert "deep" not in str(make_storable([value]))
 
 
+@pytest.mark.heavy
 @given(ANYTHING)
 def test_every_result_can_be_stored(value: Any) -> None:
     """In PostgreSQL, as UTF-8 and MessagePack, and by Airflow's serialization."""
@@ -93,6 +94,7 @@ def test_more_values_than_allowed_are_refused(mark: str) -> None:
     assert len(read_json(body, 1_000)) == 60
 
 
+@pytest.mark.heavy
 def test_values_are_counted_without_a_copy_of_the_body() -> None:
     body = b"[" + b'{"a":"b"},' * 100_000 + b"0]"
     tracemalloc.start()

@@ -34,6 +34,7 @@ def test_an_error_is_serialized_without_loss(details: dict[str, Any]) -> None:
     assert ErrorEnvelope.model_validate(envelope).model_dump(mode="json", exclude_unset=True) == envelope
 
 
+@pytest.mark.heavy
 @given(st.dictionaries(st.text(min_size=1).map("x_".__add__), JSON, max_size=4))
 def test_fields_that_are_not_in_the_reference_are_kept(unknown: dict[str, Any]) -> None:
     job = {"id": "job_1", "status": "running", "metrics": {"rows_loaded": 1, **unknown}, **unknown}

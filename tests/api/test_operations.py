@@ -77,6 +77,7 @@ def test_an_empty_page_does_not_end_a_list(style: CallStyle, raw_server: RawServ
     assert [job.id for job in style.take_items(make_config(raw_server.url), None, every_job)] == ["start_0", "b_0"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("limit", [10, None])
 def test_fifty_empty_pages_in_a_row_are_an_error(style: CallStyle, raw_server: RawServer, limit: int | None) -> None:
     raw_server.respond_with(pages((1, "a"), *((0, f"c{number}") for number in range(60))))
@@ -85,6 +86,7 @@ def test_fifty_empty_pages_in_a_row_are_an_error(style: CallStyle, raw_server: R
     assert len(raw_server.requests) == 51
 
 
+@pytest.mark.heavy
 def test_fewer_empty_pages_in_a_row_do_not_end_a_list(style: CallStyle, raw_server: RawServer) -> None:
     empty = [[(0, f"{name}{number}") for number in range(49)] for name in "ab"]
     raw_server.respond_with(pages(*empty[0], (1, "x"), *empty[1], (1, None)))
@@ -134,6 +136,7 @@ def test_an_invalid_argument_raises_at_the_call_and_not_at_the_first_item(kind: 
         client.get_job("")
 
 
+@pytest.mark.heavy
 def test_a_long_list_is_complete_and_has_no_duplicates(style: CallStyle, server: Simulator) -> None:
     with Client(make_config(server.url)) as client:
         started = [client.trigger_sync(f"conn_{number % 2}").id for number in range(103)]

@@ -184,6 +184,7 @@ def test_a_message_does_not_quote_an_unreadable_body() -> None:
     assert "whsec_1" not in unreadable({"data": {"id": ["whsec_1"], "status": {"a": "whsec_1"}}})
 
 
+@pytest.mark.heavy
 @given(st.sampled_from([200, 202, 204, 302, 400, 409, 503, 799]), st.binary() | JSON.map(json.dumps).map(str.encode))
 def test_any_invalid_response_raises_a_planasonix_error(status: int, content: bytes) -> None:
     for request in (GET_JOB, routes.trigger_sync("conn_1"), routes.list_jobs(), routes.get_job_results("job_1")):

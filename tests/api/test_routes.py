@@ -57,6 +57,7 @@ def test_an_id_is_one_segment_of_the_path(route: str, given: str, segment: str) 
     assert path == re.sub(r"\{\w+\}", lambda _: segment, template)
 
 
+@pytest.mark.heavy
 @given(IDS)
 def test_any_id_can_be_decoded_from_its_segment(text: str) -> None:
     for route in WITH_ID:

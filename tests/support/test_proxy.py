@@ -130,6 +130,7 @@ def test_a_nul_is_in_each_text_about_the_work_of_one_connection(
     assert "\\u0000" not in json.dumps(_about(client, start(client, "conn_plain")))
 
 
+@pytest.mark.heavy
 def test_a_huge_text_is_in_message_and_warning(client: httpx.Client, proxy: Proxy, simulator: Simulator) -> None:
     proxy.oddities = {CONNECTION: "huge"}
     simulator.plan(CONNECTION, outcome="failed")

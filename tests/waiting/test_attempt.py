@@ -149,6 +149,7 @@ class TestAClear:
         ti.retry()
         assert ti.is_cleared_since(record)
 
+    @pytest.mark.heavy
     @given(
         retries=st.integers(0, 4),
         acts=st.lists(

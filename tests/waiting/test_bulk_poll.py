@@ -141,6 +141,7 @@ class TestUnreadableRows:
         None,
     ]
 
+    @pytest.mark.heavy
     @pytest.mark.parametrize("row", ROWS)
     def test_cause_no_single_polls_of_the_other_jobs(self, there: Planasonix, shelf: Shelf, row: Any) -> None:
         """Without this, each of 200 jobs was polled alone, which took 90 times as many requests."""
@@ -244,6 +245,7 @@ class TestBulkPoll:
         assert TravelledClock().run(main()) <= most
         assert there.asked.total() <= 12
 
+    @pytest.mark.heavy
     def test_is_used_after_a_restart_that_begins_with_the_oldest_jobs(self, there: Planasonix, shelf: Shelf) -> None:
         # Lists begin with the newest job.
         ids = shelf.add(f"job_{n}" for n in range(1_000))
@@ -256,6 +258,7 @@ class TestBulkPoll:
         assert count_single_polls(there) <= 20
         assert there.asked[JOBS] <= 100
 
+    @pytest.mark.heavy
     def test_is_kept_for_many_jobs_although_it_does_not_help_a_few(self, there: Planasonix, shelf: Shelf) -> None:
         few = shelf.add(f"old_{n}" for n in range(5))
         shelf.add(f"theirs_{n}" for n in range(5_000))
@@ -329,6 +332,7 @@ class TestWrongLists:
         received = wait_for_jobs(there, ids, ticks(3))
         assert {answer.status for answers in received.values() for answer in answers} == {"paused"}
 
+    @pytest.mark.heavy
     def test_whose_pages_change_under_the_cursor_block_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         lists = there.lists
@@ -342,6 +346,7 @@ class TestWrongLists:
         received = wait_for_jobs(there, ids, ticks(4))
         assert all(len(answers) >= 4 for answers in received.values())
 
+    @pytest.mark.heavy
     def test_whose_cursor_never_ends_block_no_wait(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         first = list(shelf.jobs.values())
@@ -352,6 +357,7 @@ class TestWrongLists:
 
 
 class TestRefusedLists:
+    @pytest.mark.heavy
     @pytest.mark.parametrize(
         ("refusal", "times"), [(api_error(403), 1), (api_error(501), 1), (PlanasonixUnreadableError("nonsense"), 2)]
     )
@@ -373,6 +379,7 @@ class TestRefusedLists:
         assert not any(isinstance(answer, PlanasonixError) for answers in received.values() for answer in answers)
         assert there.asked[JOBS] > 5
 
+    @pytest.mark.heavy
     def test_end_no_wait_if_only_the_lists_are_down(self, there: Planasonix, shelf: Shelf) -> None:
         there.lists = always_raise(api_error(503))
         received = wait_for_jobs(there, shelf.add(f"job_{n}" for n in range(20)), ticks(100))
@@ -381,6 +388,7 @@ class TestRefusedLists:
 
 
 class TestAnOutage:
+    @pytest.mark.heavy
     def test_is_detected_by_a_few_polls_for_all_waits(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         down = api_error(503)
@@ -410,6 +418,7 @@ class TestAnOutage:
 
 
 class TestSlowResponses:
+    @pytest.mark.heavy
     def test_do_not_extend_the_interval_of_a_wait(self, there: Planasonix, shelf: Shelf) -> None:
         there.seconds = 0.2
         times: list[list[float]] = []
@@ -433,6 +442,7 @@ class TestSlowResponses:
         TravelledClock().run(main())
         assert max(after - before for seen in times for before, after in pairwise(seen)) < 6
 
+    @pytest.mark.heavy
     def test_of_lists_time_out_as_early_as_those_of_a_job(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(100))
         there.slow = {JOBS: 125.0}
@@ -443,6 +453,7 @@ class TestSlowResponses:
 
 
 class TestTransientErrors:
+    @pytest.mark.heavy
     @pytest.mark.parametrize(
         "error",
         [api_error(502), PlanasonixTransportError("reset", sent=True), api_error(401), api_error(429, retry_after=1)],
@@ -462,6 +473,7 @@ class TestTransientErrors:
         assert count_single_polls(there) == 0
         assert min(len(answers) for answers in received.values()) >= 4
 
+    @pytest.mark.heavy
     def test_of_the_rate_limit_never_cause_single_polls(self, there: Planasonix, shelf: Shelf) -> None:
         ids = shelf.add(f"job_{n}" for n in range(500))
         there.lists = always_raise(api_error(429, retry_after=1))
@@ -469,6 +481,7 @@ class TestTransientErrors:
         assert count_single_polls(there) == 0
 
 
+@pytest.mark.heavy
 def test_a_refused_key_is_detected_by_a_few_polls_for_all_waits(there: Planasonix, shelf: Shelf) -> None:
     ids = shelf.add(f"job_{n}" for n in range(500))
     refused = api_error(401)

@@ -152,6 +152,7 @@ def test_finished_jobs_among_thousands_are_not_requested(known: bool) -> None:
     assert len(there.requests) < 60
 
 
+@pytest.mark.heavy
 def test_no_job_is_cancelled_twice_while_a_backfill_does_not_end() -> None:
     there = api(*["succeeded"] * 5_000, ends=False)
     cancel_backfill(there, max_seconds=20)
@@ -172,6 +173,7 @@ def test_jobs_that_were_cancelled_before_do_not_hide_a_running_one() -> None:
     assert there.states == {"cancelled"}
 
 
+@pytest.mark.heavy
 def test_thousands_of_queued_jobs_are_cancelled_in_one_pass() -> None:
     there = api(*["queued"] * 5_000)
     # The default searches the whole list for each of the five thousand jobs, which is slow.
@@ -337,6 +339,7 @@ def test_there_is_one_pass_with_max_seconds_zero() -> None:
     assert seconds < 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("patience", [4, CANCEL_TIMEOUT_SECONDS])
 def test_a_backfill_that_never_ends_is_returned_after_max_seconds(patience: float) -> None:
     there = api("running", ends=False)

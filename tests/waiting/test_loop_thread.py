@@ -77,6 +77,7 @@ def test_is_cancelled_by_an_exception_of_a_signal_handler_in_the_event_loop() ->
     assert ends == ["cancelled"]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("_raising_handler")
 def test_survives_a_signal_at_any_time() -> None:
     async def act() -> None:

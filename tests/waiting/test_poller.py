@@ -16,6 +16,7 @@ from planasonix_provider.waiting.poller import POLLERS, Poller, PollSubscription
 from tests.support.virtual_planasonix import Planasonix, polls, refused_once
 
 
+@pytest.mark.heavy
 def test_each_wait_is_polled_in_its_own_interval() -> None:
     there = Planasonix()
 

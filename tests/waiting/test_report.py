@@ -269,6 +269,7 @@ class TestBackfillReport:
         answer = report_backfill(self.WHOLE, Summary())
         assert (answer["rows_loaded"], answer["jobs"], answer["jobs_total"], answer["tables"]) == (0, [], 0, [])
 
+    @pytest.mark.heavy
     def test_a_report_of_thousands_of_jobs_is_small_and_counts_all(self) -> None:
         # The names are as long as a database allows, and JSON takes six bytes for each escaped character.
         names = [f"{number:05}" + "ü" * 120 for number in range(3_000)]

@@ -195,6 +195,7 @@ class TestResultOfABackfill:
         assert account.error is None
         assert account.report["rows_loaded"] == 3
 
+    @pytest.mark.heavy
     def test_logs_that_the_report_is_shortened(self) -> None:
         there = api(*["succeeded"] * 1_000)
         task = Task(there)

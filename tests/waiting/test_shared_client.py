@@ -168,6 +168,7 @@ class TestTheConnection:
 
         assert run_with_client(there, act) == [refusal, refusal, RUNNING]
 
+    @pytest.mark.heavy
     def test_is_read_once_a_minute_in_an_outage(self) -> None:
         there = Planasonix(answer=lambda key, path: REFUSED)
         run_with_client(there, lambda channel: ask_every_second(channel, 600))

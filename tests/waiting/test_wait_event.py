@@ -26,6 +26,7 @@ def test_survives_json() -> None:
     assert WaitEvent.from_payload(payload, "job").to_payload() == payload
 
 
+@pytest.mark.heavy
 def test_has_only_the_fields_that_a_task_uses() -> None:
     """Airflow reads a dict with such a key as an object to create, and PostgreSQL rejects NUL characters."""
     job = JobEnvelope.parse(

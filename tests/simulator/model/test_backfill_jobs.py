@@ -85,6 +85,7 @@ def counted_calls() -> Iterator[Counter[str]]:
         sys.setprofile(before)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("parallel", [4, 5_000])
 def test_polls_are_cheap_with_thousands_of_jobs(workspace, clock, parallel):
     workspace.plan_backfill(CONNECTION, jobs=5_000, parallel=parallel, running_seconds=1_000)

@@ -24,6 +24,7 @@ def listed(workspace: Workspace, status: str | None, limit: int) -> list[str]:
             return ids
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(20))
 def test_each_job_is_in_the_list_of_its_state(clock, seed):
     chance = random.Random(seed)

@@ -165,6 +165,7 @@ class TestKilledSimulator:
             f"conn_demo_0{number}" for number in (4, 3, 2, 1)
         ]
 
+    @pytest.mark.heavy
     @pytest.mark.parametrize("seed", range(20))
     def test_equals_a_simulator_that_was_not_killed(self, state, clock, seed):
         chance = random.Random(seed)

@@ -60,6 +60,7 @@ class TestCourse:
         assert most == 2
         assert states(workspace, workspace.backfill(backfill_id)) == ["succeeded"] * 7
 
+    @pytest.mark.heavy
     @pytest.mark.parametrize("jobs", [7, 12, 5_000])
     def test_total_duration_is_as_planned(self, workspace, clock, jobs):
         backfill_id = start(workspace, jobs=jobs, running_seconds=40)
@@ -365,6 +366,7 @@ class TestSlowedJob:
         assert [workspace.job(job_id).created_at - begin for job_id in ids[2:]] == [timedelta(seconds=15)] * 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(20))
 def test_backfill_is_the_sum_of_its_changed_jobs(workspace, clock, seed):
     chance = random.Random(seed)

@@ -149,6 +149,7 @@ class TestRequests:
         clock.move(60)
         assert get_page("/requests").tables[self.LIMITS][1][1] == "2"
 
+    @pytest.mark.heavy
     def test_lists_at_most_a_hundred(self, client, get_page):
         for _ in range(101):
             client.get("/jobs")

@@ -234,6 +234,7 @@ def test_faults_do_not_affect_pages(simulator, browser):
     assert browser.get("/").status_code == 200
 
 
+@pytest.mark.heavy
 def test_page_size_is_independent_of_the_number_of_jobs(simulator, browser, client):
     simulator.workspace.configure(conflict="allowed")
     simulator.plan("conn_demo_01", times=None, running_seconds=86_400)
