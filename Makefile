@@ -45,7 +45,7 @@ export AIRFLOW_HOME := $(CURDIR)/.airflow
 export no_proxy := localhost,127.0.0.1,$(no_proxy),$(NO_PROXY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-picture airflow dev install install-browser test test-quick test-fast test-all test-newest $(OLDER:%=test-%) test-versions test-prerelease test-system contract browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
+.PHONY: help demo demo-picture airflow dev install install-browser test test-quick test-fast test-all test-newest $(OLDER:%=test-%) test-versions test-prerelease test-system contract chromium browser browser-airflow chaos chaos-short lint lint-settings format bench bench-history docs constraints build package release-notes audit test-wheel clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -142,14 +142,15 @@ $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
-FIND_CHROMIUM := command -v chromium > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
-browser: $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
-	@$(FIND_CHROMIUM)
+# The first prerequisite, so that a missing Chromium is noticed before the installations.
+chromium:
+	@command -v $@ > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
+
+browser: chromium $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## run the quick tests of Airflow's UI on the oldest and the newest Airflow
-	@$(FIND_CHROMIUM)
+browser-airflow: chromium $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## run the quick tests of Airflow's UI on the oldest and the newest Airflow
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
 		-k '$(OLDEST) or $(NEWEST)' -m 'not slow' $(CALM)
 

@@ -18,6 +18,7 @@ import pytest
 
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.api.models import Backfill, Job
+from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.attempt import RECORD_KEY
 from tests.system.rest import LogLine, rest_of, run_airflow
@@ -75,6 +76,16 @@ TIME_LIMITS = {"on_a_worker": timedelta(seconds=20), "deferred": timedelta(secon
 # In Airflow 2, the processes that run tasks are called jobs, too.
 _OURS = re.compile(r"(.*\b([Jj]ob|[Bb]ackfill)\b|.*Planasonix|Loaded |No sync )", re.DOTALL)
 _AIRFLOWS = re.compile(r"Executing <|Failed to execute job \d|Job \d+: Subtask |Running: |Trigger \S+ ")
+
+
+class Clock:
+    """This machine's clock. A test moves it ahead to end jobs that run for hours."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return utcnow() + self.ahead
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = TIMEOUT_SECONDS, every: float = 0.1) -> T:

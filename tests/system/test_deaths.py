@@ -30,6 +30,7 @@ from tests.system.runs import (
     SHORT_TIMEOUTS,
     TIME_LIMITS,
     WAYS,
+    Clock,
     TaskRun,
     wait_until,
 )
@@ -39,16 +40,6 @@ from tests.system.runs import (
 SOON = 30
 #: The same for a task that reaches its own deadline: it needs no notification.
 AT_ONCE = 2
-
-
-class Clock:
-    """This machine's clock. A test moves it ahead to end jobs that run for hours."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return utcnow() + self.ahead
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import nan
 
 import httpx
@@ -13,12 +13,11 @@ import pytest
 
 from dev.local_airflow import LocalAirflow, add_connection
 from planasonix_provider.api.request import PAGE_SIZE
-from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.components import cpu_seconds, kill_process_tree, megabytes
 from tests.system.conftest import Notes
-from tests.system.runs import TaskRun, wait_until
+from tests.system.runs import Clock, TaskRun, wait_until
 
 SYNCS = 300
 #: The number of jobs that end before the others. The triggerer is killed when it has reported the first of them.
@@ -29,19 +28,6 @@ INTERVAL = 10
 WATCHED = 40
 #: Maximum seconds to wait for three hundred tasks on a machine with two cores.
 TIMEOUT_SECONDS = 400.0
-
-
-class Clock:
-    """This machine's clock. A test moves it ahead to end jobs that run for hours."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return utcnow() + self.ahead
-
-    def move(self, hours: int) -> None:
-        self.ahead += timedelta(hours=hours)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +78,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         bill[f"triggerer's CPU, s, in {WATCHED} s while all tasks wait"] = cpu_seconds(airflow, "triggerer") - computed
         bill["triggerer's memory, MB, while all tasks wait"] = megabytes(airflow, "triggerer")
 
-        clock.move(hours=1)
+        clock.ahead += timedelta(hours=1)
         wait_until(lambda: run.count("deferred") < SYNCS, "the first tasks resume")
         bill["triggerer's CPU, s, from the run's start until it is killed"] = cpu_seconds(airflow, "triggerer") - cpu
         kill_process_tree(airflow, "triggerer")
@@ -100,7 +86,7 @@ def test_three_hundred_syncs_survive_a_kill_of_the_triggerer(
         airflow.restart("triggerer")
         wait_until(lambda: run.count("success") == FIRST, f"{FIRST} succeed", TIMEOUT_SECONDS, every=1)
 
-        clock.move(hours=1)
+        clock.ahead += timedelta(hours=1)
         ended = time.monotonic()
         wait_until(lambda: run.count("deferred") == 0, "the other tasks resume", TIMEOUT_SECONDS, every=1)
         bill["s from the last job's end until no task waits"] = time.monotonic() - ended

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -17,12 +17,11 @@ import pytest
 
 from dev.local_airflow import add_connection
 from dev.processes import ROOT
-from planasonix_provider.clock import utcnow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.postgres import running_postgres
 from tests.system.conftest import Notes, ThisAirflow, settings_of
-from tests.system.runs import TaskRun, wait_until
+from tests.system.runs import Clock, TaskRun, wait_until
 
 TASKS = 50
 #: Maximum seconds to wait for fifty tasks on a machine with two cores.
@@ -41,16 +40,6 @@ with DAG("upgraded", start_date=datetime(2025, 1, 1), schedule=None, is_paused_u
 #: The components that parse DAGs and run tasks.
 WORKERS = tuple(ThisAirflow.components)[:3]
 TRIGGERER = ("triggerer",)
-
-
-class Clock:
-    """This machine's clock. A test moves it ahead to end jobs."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return utcnow() + self.ahead
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
