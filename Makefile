@@ -91,11 +91,11 @@ test-newest: .venv/.installed
 	nice $(PYTHON) -m pytest -q $(PARALLEL)
 
 # Whole DAGs run on the oldest and the newest version; the other slow tests, and those for which one version is enough, on
-# the newest.
+# the newest. An older version's tests run in one process, because .ci/run tests several versions at once.
 OLDEST := $(firstword $(OLDER))
 ON_ONE_VERSION := $(WITHOUT_AIRFLOW) tests/contract tests/packaging $(patsubst %,tests/test_%.py,architecture llms openapi windows)
 $(OLDER:%=test-%): test-%: .venvs/%/.installed
-	nice .venvs/$*/bin/python -m pytest -q $(PARALLEL) -p no:schemathesis $(ON_ONE_VERSION:%=--ignore %) -m 'not slow$(if $(filter $(OLDEST),$*), or dag)'
+	nice .venvs/$*/bin/python -m pytest -q -p no:schemathesis $(ON_ONE_VERSION:%=--ignore %) -m 'not slow$(if $(filter $(OLDEST),$*), or dag)'
 
 # Runs the tests in every environment of $(1), with the arguments $(2), and fails if they fail in one.
 define pytest-in
