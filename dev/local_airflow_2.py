@@ -33,6 +33,7 @@ class LocalAirflow2(LocalAirflow):
 
     def start(self, patience: float = 300) -> None:
         """Make every visitor of the UI an admin, then start."""
+        self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "webserver_config.py").write_text(_OPEN_TO_ALL)
         dags = Path(self.env["AIRFLOW__CORE__DAGS_FOLDER"])
         if not any(dags.glob("*.py")):

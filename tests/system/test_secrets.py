@@ -83,7 +83,8 @@ def test_no_table_holds_the_key(look_up: LookUp) -> None:
 
 def test_no_file_holds_the_key(airflow: LocalAirflow, postgres: PostgresServer) -> None:
     files = [path for folder in (airflow.home, postgres.pgdata) for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"airflow.cfg", "PG_VERSION", "api-server.log", "triggerer.log"}
+    logs = {f"{component}.log" for component in airflow.components}
+    assert {path.name for path in files} >= {"airflow.cfg", "PG_VERSION", *logs}
     assert [path for path in files if API_KEY.encode() in content_of(path)] == []
 
 
