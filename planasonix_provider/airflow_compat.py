@@ -87,6 +87,16 @@ def custom_secrets_backends() -> Sequence[Any]:
     return [backend for backend in secrets_backends() if type(backend).__name__ not in _BUILT_IN_BACKENDS]
 
 
+def are_messages_always_logged() -> bool:
+    """Return whether the supervisor logs all messages of tasks at any log level, as in Airflow 3.0.
+
+    Airflow 3.0 does not configure structlog in its executors, so the log level has no effect on the supervisor.
+    """
+    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
+    return get_base_airflow_version_tuple()[:2] == (3, 0)
+
+
 def find_debug_log_setting() -> str | None:
     """Return the option of ``[logging]`` that makes the supervisor log all messages of tasks, or ``None``."""
     from airflow.providers.common.compat.sdk import conf

@@ -346,11 +346,11 @@ class PlanasonixWebhookOperator(ValidatedParameters, BaseOperator):
         another webhook is created, and the old one stays. (templated)
     :param events: the events, such as ``job.succeeded``. An event that this version does not know is sent, with a
         warning in the log. (templated)
-    :param secret_to: the store for the secret: ``variable:NAME``, ``connection:CONN_ID`` (not in a task of Airflow 3),
-        ``file:/absolute/path`` on the worker, or a function that takes it. A function cannot be asked which secret it
-        has. So the task notes in an Airflow variable, ``planasonix_secret_handed_over_…``, which webhook's secret it
-        has handed to which function. Without such a note the secret is rotated, and the function is called.
-        (templated)
+    :param secret_to: the store for the secret: ``variable:NAME`` (not in a task of Airflow 3.0),
+        ``connection:CONN_ID`` (not in a task of Airflow 3), ``file:/absolute/path`` on the worker, or a function that
+        takes it. A function cannot be asked which secret it has. So the task notes in an Airflow variable,
+        ``planasonix_secret_handed_over_…``, which webhook's secret it has handed to which function. Without such a
+        note the secret is rotated, and the function is called. (templated)
     :param ensure: ``present``, or ``absent``, which needs no ``events`` and ``secret_to``; default ``present``.
         (templated)
     :param planasonix_conn_id: the Airflow connection, of the type Planasonix; default ``planasonix_default``.

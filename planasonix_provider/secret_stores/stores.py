@@ -40,16 +40,26 @@ class VariableSecretStore(SecretStore):
     def _check_location(self) -> None:
         if backend := airflow_compat.find_overriding_backend(lambda backend: backend.get_variable(key=self.name)):
             raise self.error(f"{backend} has a variable of this name, which would be read instead. Name another.")
-        if airflow_compat.is_task_without_database() and (setting := airflow_compat.find_debug_log_setting()):
-            raise self.error(
-                f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
-                "Take 'file:/absolute/path' or a function, or raise the level."
-            )
+        if airflow_compat.is_task_without_database():
+            self._check_message_log()
         if airflow_compat.is_variable_visible(self.name):
             log.warning(
                 "Airflow 2 shows the value of %s in the UI, since its name holds no word such as 'secret'. Name "
                 "another.",
                 self.description,
+            )
+
+    def _check_message_log(self) -> None:
+        """Raise an error if Airflow logs the message with which a task sets a variable."""
+        if airflow_compat.are_messages_always_logged():
+            raise self.error(
+                "the executor of Airflow 3.0 writes what a task puts into a variable to its log. "
+                "Take 'file:/absolute/path' or a function, or upgrade to Airflow 3.1."
+            )
+        if setting := airflow_compat.find_debug_log_setting():
+            raise self.error(
+                f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
+                "Take 'file:/absolute/path' or a function, or raise the level."
             )
 
     def _read(self) -> StoredSecret | None:
