@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -355,6 +356,8 @@ def other_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with OtherServices(tmp_path) as services:
         for name, value in services.environment.items():
             monkeypatch.setenv(name, value)
+        # From Python 3.12 on, the opener keeps the certificates of its first use in the process.
+        monkeypatch.setattr(urllib.request, "_opener", None)
         yield services
 
 
