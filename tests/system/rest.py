@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
@@ -78,6 +79,16 @@ class Rest(ABC):
         """Return the ids of the triggerers with a recent heartbeat."""
 
 
+def read_asset_events(airflow: LocalAirflow, **query: object) -> dict[str, Any]:
+    """Return a page of asset events. Airflow 3 answers with 500 while a DAG run that they have created is queued."""
+    deadline = time.monotonic() + 60
+    while True:
+        answer = airflow.request("GET", f"assets/events?{urlencode(query)}")
+        if answer.status_code != 500 or time.monotonic() > deadline:
+            return dict(answer.raise_for_status().json())
+        time.sleep(0.5)
+
+
 class RestV2(Rest):
     """The REST API of Airflow 3."""
 
@@ -118,7 +129,7 @@ class RestV2(Rest):
         events: list[dict[str, Any]] = []
         while True:
             query = {"source_dag_id": dag_id, "source_run_id": run_id, "limit": 100, "offset": len(events)}
-            page = self._api("GET", f"assets/events?{urlencode(query)}")
+            page = read_asset_events(self._airflow, **query)
             events += page["asset_events"]
             if len(events) >= page["total_entries"]:
                 return events

@@ -17,6 +17,7 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.system.components import kill_process_tree
 from tests.system.conftest import Notes
+from tests.system.rest import read_asset_events
 from tests.system.runs import TaskRun, needs_watchers, wait_until
 
 pytestmark = needs_watchers
@@ -55,8 +56,8 @@ def payloads(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
     (asset_id,) = [asset["id"] for asset in found if asset["name"] == name]
     events: list[dict[str, Any]] = []
     while True:
-        path = f"assets/events?asset_id={asset_id}&order_by=timestamp&limit=100&offset={len(events)}"
-        page = airflow.api("GET", path)["asset_events"]
+        query = {"asset_id": asset_id, "order_by": "timestamp", "limit": 100, "offset": len(events)}
+        page = read_asset_events(airflow, **query)["asset_events"]
         events += page
         if not page:
             return [event["extra"]["payload"] for event in events]
@@ -64,7 +65,7 @@ def payloads(airflow: LocalAirflow, name: str) -> list[dict[str, Any]]:
 
 def count_events(airflow: LocalAirflow, name: str) -> int:
     (asset,) = [a for a in airflow.api("GET", f"assets?name_pattern={name}")["assets"] if a["name"] == name]
-    return int(airflow.api("GET", f"assets/events?asset_id={asset['id']}&limit=1")["total_entries"])
+    return int(read_asset_events(airflow, asset_id=asset["id"], limit=1)["total_entries"])
 
 
 def runs(airflow: LocalAirflow, dag_id: str) -> list[dict[str, Any]]:
