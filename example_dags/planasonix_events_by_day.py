@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, Asset, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.sdk import AssetWatcher
 
 from planasonix_provider import windows
@@ -24,13 +25,13 @@ watched = Asset(
 )
 orders = Asset("orders_by_day")
 
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import PartitionedAssetTimetable
-except ImportError:
-    # Before Airflow 3.3, the second DAG runs once, and not once for each day.
-    each_day: Any = [orders]
+
+    each_day: Any = PartitionedAssetTimetable(assets=orders)
 else:
-    each_day = PartitionedAssetTimetable(assets=orders)
+    # Before Airflow 3.3, the second DAG runs once, and not once for each day.
+    each_day = [orders]
 
 
 def days_of(payload: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
@@ -15,15 +16,15 @@ CONNECTION = "conn_demo_45"
 HOST = os.environ.get("PLANASONIX_HOST", DEFAULT_HOST)
 orders = planasonix_asset(connection_id=CONNECTION, table="public.orders", host=HOST)
 
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import PartitionedAssetTimetable, PartitionedAtRuntime
-except ImportError:
-    # Before Airflow 3.3, trigger the DAG with the parameter "day" instead.
-    by_hand: Any = None
-    each_day: Any = [orders]
+
+    by_hand: Any = PartitionedAtRuntime()
+    each_day: Any = PartitionedAssetTimetable(assets=orders)
 else:
-    by_hand = PartitionedAtRuntime()
-    each_day = PartitionedAssetTimetable(assets=orders)
+    # Before Airflow 3.3, trigger the DAG with the parameter "day" instead.
+    by_hand = None
+    each_day = [orders]
 
 WINDOW = "macros.planasonix.of_partition(partition_key | default(params.day, true), every='day')"
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider import windows
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, planasonix_asset
@@ -16,13 +17,13 @@ CONNECTION = "conn_demo_43"
 HOST = os.environ.get("PLANASONIX_HOST", DEFAULT_HOST)
 orders = planasonix_asset(connection_id=CONNECTION, table="public.orders", host=HOST)
 
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import PartitionedAssetTimetable, StartOfDayMapper
-except ImportError:
-    # Before Airflow 3.3, the DAG below runs once, and not once for each day.
-    each_day: Any = [orders]
+
+    each_day: Any = PartitionedAssetTimetable(assets=orders, default_partition_mapper=StartOfDayMapper())
 else:
-    each_day = PartitionedAssetTimetable(assets=orders, default_partition_mapper=StartOfDayMapper())
+    # Before Airflow 3.3, the DAG below runs once, and not once for each day.
+    each_day = [orders]
 
 with DAG(
     dag_id="planasonix_replay_by_day",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator
@@ -17,13 +18,13 @@ shop, stock = (
     planasonix_asset(connection_id=connection_id, table="public.orders", host=HOST) for connection_id in CONNECTIONS
 )
 
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import PartitionedAssetTimetable, StartOfDayMapper
-except ImportError:
-    # Before Airflow 3.3, the second DAG runs once, after both backfills.
-    both: Any = [shop, stock]
+
+    both: Any = PartitionedAssetTimetable(assets=shop & stock, default_partition_mapper=StartOfDayMapper())
 else:
-    both = PartitionedAssetTimetable(assets=shop & stock, default_partition_mapper=StartOfDayMapper())
+    # Before Airflow 3.3, the second DAG runs once, after both backfills.
+    both = [shop, stock]
 
 with DAG(
     dag_id="planasonix_two_sources",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.assets.planasonix import DEFAULT_HOST, planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
@@ -15,7 +16,7 @@ CONNECTION = "conn_demo_44"
 HOST = os.environ.get("PLANASONIX_HOST", DEFAULT_HOST)
 orders = planasonix_asset(connection_id=CONNECTION, table="public.orders", host=HOST)
 
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import (
         CronPartitionTimetable,
         PartitionedAssetTimetable,
@@ -23,15 +24,15 @@ try:
         StartOfWeekMapper,
         WeekWindow,
     )
-except ImportError:
-    # Before Airflow 3.3, the second DAG runs after each sync.
-    every_day: Any = "@daily"
-    every_week: Any = [orders]
-else:
+
     # The run at midnight has the key of the day that has just ended.
-    every_day = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
+    every_day: Any = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1)
     week = RollupMapper(upstream_mapper=StartOfWeekMapper(), window=WeekWindow())
-    every_week = PartitionedAssetTimetable(assets=orders, default_partition_mapper=week)
+    every_week: Any = PartitionedAssetTimetable(assets=orders, default_partition_mapper=week)
+else:
+    # Before Airflow 3.3, the second DAG runs after each sync.
+    every_day = "@daily"
+    every_week = [orders]
 
 with DAG(
     dag_id="planasonix_weekly_rollup",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import runpy
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
 import pendulum
 import pytest
+from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planasonix_provider import windows
 
+EXAMPLES = Path(__file__).parent.parent / "example_dags"
 BERLIN = "Europe/Berlin"
 NEW_YORK = "America/New_York"
 # Their clocks went back across midnight, so that the previous day continued after the first minute of the new one.
@@ -237,3 +242,13 @@ def test_all_partitions_of_a_year_follow_each_other() -> None:
     made = windows.partitions("2024-01-01", "2025-01-01", every="day", timezone=BERLIN)
     assert len(made) == 366
     assert all(left["end_at"] == right["start_at"] for left, right in pairwise(made))
+
+
+@pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 has partitions of asset events")
+@pytest.mark.parametrize("name", ["reload_day", "replay_by_day", "two_sources", "weekly_rollup"])
+def test_no_example_waits_for_partitions_before_airflow_3_3(name: str) -> None:
+    """Airflow 3.2 has the timetables, but events without a key start no DAG with such a timetable."""
+    values = runpy.run_path(str(EXAMPLES / f"planasonix_{name}.py")).values()
+    timetables = [type(value.timetable).__name__ for value in values if isinstance(value, DAG)]
+    assert len(timetables) == 2
+    assert not any("Partition" in timetable for timetable in timetables)
