@@ -87,14 +87,15 @@ def custom_secrets_backends() -> Sequence[Any]:
     return [backend for backend in secrets_backends() if type(backend).__name__ not in _BUILT_IN_BACKENDS]
 
 
-def are_messages_always_logged() -> bool:
-    """Return whether the supervisor logs all messages of tasks at any log level, as in Airflow 3.0.
+def is_every_message_logged() -> bool:
+    """Return whether the supervisor may log all messages of tasks at any log level, as in Airflow 3.0.
 
-    Airflow 3.0 does not configure structlog in its executors, so the log level has no effect on the supervisor.
+    Executors of Airflow 3.0 such as the LocalExecutor do not configure structlog, so the log level has no effect on the
+    supervisor. A task cannot find out which executor runs it.
     """
-    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
-    return get_base_airflow_version_tuple()[:2] == (3, 0)
+    return AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 
 def find_debug_log_setting() -> str | None:

@@ -77,8 +77,9 @@ def create_webhook(
     :param hook: sends the requests.
     :param url: the https URL that deliveries go to; http is allowed for this machine.
     :param events: the event names, such as ``job.succeeded``.
-    :param to: where to store the secret: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a
-        function that takes it and is called again if it raises an exception.
+    :param to: where to store the secret: ``variable:NAME`` (not in a task of Airflow 3.0), ``connection:CONN_ID`` (not
+        in a task of Airflow 3), ``file:/absolute/path``, or a function that takes it and is called again if it raises
+        an exception.
     :param secret: the secret to request; default: a random one. The secret in the API's response is stored.
     :param sleep: waits the given number of seconds.
     :return: the webhook, without its secret.
@@ -214,8 +215,9 @@ def rotate_secret(
 
     :param hook: sends the requests.
     :param webhook_id: the webhook.
-    :param to: where to store the secret: ``variable:NAME``, ``connection:CONN_ID``, ``file:/absolute/path``, or a
-        function that takes it and is called again if it raises an exception.
+    :param to: where to store the secret: ``variable:NAME`` (not in a task of Airflow 3.0), ``connection:CONN_ID`` (not
+        in a task of Airflow 3), ``file:/absolute/path``, or a function that takes it and is called again if it raises
+        an exception.
     :param sleep: waits the given number of seconds.
     :return: the webhook's id and the time of the rotation.
     :raises ValueError: if a parameter is invalid.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 from pydantic import SecretStr
 
 from planasonix_provider import airflow_compat
@@ -255,17 +255,32 @@ class TestAVariable:
         words: str | None,
     ) -> None:
         monkeypatch.setenv(f"AIRFLOW__LOGGING__{option}", value)
+        monkeypatch.setattr(airflow_compat, "is_every_message_logged", lambda: False)
         store = secret_store(f"variable:{VARIABLE}")
         store.check_writable()
         request.getfixturevalue("task_without_database")
-        if airflow_compat.are_messages_always_logged():
-            with pytest.raises(PlanasonixSecretError, match="or upgrade to Airflow"):
-                store.check_writable()
-        elif words is None:
+        if words is None:
             store.check_writable()
         else:
             with pytest.raises(PlanasonixSecretError, match=re.escape(f"while [logging] {words}, Airflow 3 writes")):
                 store.check_writable()
+
+    def test_is_refused_in_a_task_whose_messages_are_always_logged(
+        self, variable: Callable[[], str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(airflow_compat, "is_every_message_logged", lambda: True)
+        store = secret_store(f"variable:{VARIABLE}")
+        store.save(FIRST, webhook_id="wh_1")
+        before = variable()
+        request.getfixturevalue("task_without_database")
+        for act in (store.check_writable, lambda: store.save(SECOND, webhook_id="wh_1")):
+            with pytest.raises(PlanasonixSecretError, match="log what a task puts into a variable"):
+                act()
+        assert variable() == before
+
+    def test_messages_are_always_logged_in_airflow_3_0(self) -> None:
+        is_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+        assert airflow_compat.is_every_message_logged() is is_3_0
 
 
 class TestAConnection:

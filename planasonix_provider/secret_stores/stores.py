@@ -40,8 +40,7 @@ class VariableSecretStore(SecretStore):
     def _check_location(self) -> None:
         if backend := airflow_compat.find_overriding_backend(lambda backend: backend.get_variable(key=self.name)):
             raise self.error(f"{backend} has a variable of this name, which would be read instead. Name another.")
-        if airflow_compat.is_task_without_database():
-            self._check_message_log()
+        self._check_message_log()
         if airflow_compat.is_variable_visible(self.name):
             log.warning(
                 "Airflow 2 shows the value of %s in the UI, since its name holds no word such as 'secret'. Name "
@@ -51,10 +50,12 @@ class VariableSecretStore(SecretStore):
 
     def _check_message_log(self) -> None:
         """Raise an error if Airflow logs the message with which a task sets a variable."""
-        if airflow_compat.are_messages_always_logged():
+        if not airflow_compat.is_task_without_database():
+            return
+        if airflow_compat.is_every_message_logged():
             raise self.error(
-                "the executor of Airflow 3.0 writes what a task puts into a variable to its log. "
-                "Take 'file:/absolute/path' or a function, or upgrade to Airflow 3.1."
+                "executors of Airflow 3.0 log what a task puts into a variable. "
+                "Use 'file:/absolute/path' or a function, or upgrade to Airflow 3.1 or later."
             )
         if setting := airflow_compat.find_debug_log_setting():
             raise self.error(
@@ -67,6 +68,7 @@ class VariableSecretStore(SecretStore):
         return None if text is None else self._parse(text)
 
     def _write(self, stored: StoredSecret) -> None:
+        self._check_message_log()
         airflow_compat.variable_class().set(self.name, stored.to_json(), description=_DESCRIPTION)
 
 
@@ -89,9 +91,10 @@ class ConnectionSecretStore(SecretStore):
 
     def _require_database(self) -> None:
         if airflow_compat.is_task_without_database():
+            variable = "" if airflow_compat.is_every_message_logged() else "'variable:NAME', "
             raise self.error(
-                "a task of Airflow 3 cannot write connections. Take 'variable:NAME', 'file:/absolute/path' or a "
-                "function, or do it outside of a task."
+                f"a task of Airflow 3 cannot write connections. Take {variable}'file:/absolute/path' or a function, or "
+                "do it outside of a task."
             )
 
     def _read(self) -> StoredSecret | None:

@@ -76,6 +76,8 @@ DAGS = {
 }
 if AIRFLOW >= (3, 0):
     DAGS |= {f"events_{name}" for name in ("react", "many", "own", "together", "twin_one", "twin_other", "fifty")}
+if AIRFLOW == (3, 0):
+    DAGS.add("webhook_in_a_variable")
 if AIRFLOW >= (3, 1):
     DAGS |= {"planasonix_approved_backfill", "late_sync"}
 _SEEN: list[str] = []

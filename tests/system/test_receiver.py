@@ -312,6 +312,15 @@ def test_a_missing_receiver_responds_like_one_without_a_secret(receiver: Receive
         assert (answer.status_code, answer.content) == (503, b"")
 
 
+@pytest.mark.skipif(AIRFLOW != (3, 0), reason="executors of other versions do not log what a task puts into a variable")
+def test_airflow_3_0_stores_no_secret_in_a_variable(receiver: Receiver) -> None:
+    before = len(receiver.simulator.workspace.webhooks.all())
+    task = TaskRun.start(receiver.airflow, "webhook_in_a_variable").task("subscribe")
+    task.wait_for("failed")
+    assert "executors of Airflow 3.0 log what a task puts into a variable" in task.log()
+    assert len(receiver.simulator.workspace.webhooks.all()) == before
+
+
 def test_no_log_holds_a_secret(receiver: Receiver) -> None:
     if AIRFLOW != (3, 0):
         kept = json.loads(receiver.airflow.api("GET", "variables/system_webhook_secret")["value"])

@@ -11,9 +11,10 @@ from airflow.providers.common.compat.sdk import DAG, Asset, task
 
 from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 
+VARIABLE = "variable:system_webhook_secret"
 # The executor of Airflow 3.0 logs what a task puts into a variable.
-IN_A_FILE = version("apache-airflow").startswith("3.0.")
-SECRET = f"file:{os.environ['AIRFLOW_HOME']}/webhook_secret.json" if IN_A_FILE else "variable:system_webhook_secret"
+IS_3_0 = version("apache-airflow").startswith("3.0.")
+SECRET = f"file:{os.environ['AIRFLOW_HOME']}/webhook_secret.json" if IS_3_0 else VARIABLE
 
 ready = Asset("system_orders_ready")
 start_date = datetime(2025, 1, 1, tzinfo=UTC)  # needed by Airflow 2
@@ -46,6 +47,12 @@ with DAG("webhook_subscription", schedule=None, params={"url": None}, is_paused_
         events=["job.succeeded", "job.failed", "job.cancelled", "backfill.completed"],
         secret_to=SECRET,
     )
+
+if IS_3_0:
+    with DAG("webhook_in_a_variable", schedule=None, is_paused_upon_creation=False):
+        PlanasonixWebhookOperator(
+            task_id="subscribe", url="https://example.com/other", events=["job.failed"], secret_to=VARIABLE
+        )
 
 with DAG("webhook_rotation", schedule=None, params={"webhook_id": None}, is_paused_upon_creation=False):
 
