@@ -68,14 +68,13 @@ dev: .venv/.installed $(LINT)/.installed ## prepare an editor's environment: .ve
 PARALLEL := -n auto --dist worksteal
 # The tests of packages that import no Airflow; tests/test_architecture.py checks these packages.
 WITHOUT_AIRFLOW := tests/api tests/chaos tests/simulator tests/support tests/waiting
-QUICK_TESTS := $(PARALLEL) -m 'not slow'
 
 test: .venv/.installed $(LINT)/.installed ## check style and types, and run the quick tests on the newest Airflow; takes two minutes
 	@$(MAKE) --no-print-directory --jobs=2 lint test-quick
 
 # mypy uses one core, so it runs beside the tests.
 test-quick: .venv/.installed
-	$(PYTHON) -m pytest $(QUICK_TESTS)
+	$(PYTHON) -m pytest $(PARALLEL) -m 'not slow'
 
 test-fast: .venv/.installed ## run the quickest tests of what needs no Airflow; takes less than half a minute
 	$(PYTHON) -m pytest $(PARALLEL) -m 'not slow and not heavy' -p no:schemathesis $(WITHOUT_AIRFLOW)
@@ -142,7 +141,7 @@ $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
-# The first prerequisite, so that a missing Chromium is noticed before the installations.
+# The first prerequisite of the browsers' targets, so that without -j a missing Chromium is noticed before installations.
 chromium:
 	@command -v $@ > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
 

@@ -488,14 +488,14 @@ class TestSize:
     def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(
         self, style: CallStyle, raw_server: RawServer, mocker: MockerFixture, nested: str
     ) -> None:
-        """Parsing 50 kB of compressed values took more than a gigabyte of memory."""
+        """Parsing 50 kB of compressed values took more than a gigabyte of memory. Errors may have 200,000 values."""
         parser = mocker.spy(json_bodies, "from_json")
         many = ",".join([nested] * (500_000 // len(nested)))
         for status, data in ((200, f'{{"id": "job_1", "status": "running", "x": [{many}]}}'), (400, f"[{many}]")):
             body = (
                 f'{{"data": {data}, "error": {{"code": "c", "x": {data}}}}}' if status == 400 else f'{{"data": {data}}}'
             )
-            packed = gzip.compress(body[:7_950_000].encode())
+            packed = gzip.compress(body.encode())
             raw_server.respond_with(response(status, packed, Content_Encoding="gzip"))
             words = "with JSON of more than 50,000 values" if status == 200 else "answered 400 Bad Request. "
             assert words in failure(style, make_config(raw_server.url)).message

@@ -124,5 +124,6 @@ class TaskRows:
     def forget(self) -> None:
         """Delete all tasks and triggerers."""
         with create_session() as session:
-            for model in (TaskInstance, DagRun, Trigger, Job):
+            for model in (TaskInstance, DagRun, Trigger):
                 session.execute(delete(model))
+            session.execute(delete(Job.__table__).where(Job.job_type == "TriggererJob"))

@@ -96,6 +96,7 @@ def test_a_job_of_another_system_starts_the_dag_once(airflow: LocalAirflow, watc
         "created_at": payload["created_at"],
         "finished_at": payload["finished_at"],
         "error": None,
+        "window": payload["window"],
         "metrics": payload["metrics"],
         "metadata": {"by": "a person"},
         "job_url": payload["job_url"],

@@ -60,8 +60,7 @@ class TestCourse:
         assert most == 2
         assert states(workspace, workspace.backfill(backfill_id)) == ["succeeded"] * 7
 
-    @pytest.mark.heavy
-    @pytest.mark.parametrize("jobs", [7, 12, 5_000])
+    @pytest.mark.parametrize("jobs", [7, 12, pytest.param(5_000, marks=pytest.mark.heavy)])
     def test_total_duration_is_as_planned(self, workspace, clock, jobs):
         backfill_id = start(workspace, jobs=jobs, running_seconds=40)
         clock.move(2 + 39.99)
