@@ -26,6 +26,14 @@ def run_airflow(airflow: LocalAirflow, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def query_database(airflow: LocalAirflow, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Return the rows that Airflow's database finds."""
+    database = airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall()
+
+
 @dataclass(frozen=True)
 class LogLine:
     """A line of a task's log. ``details`` has exceptions and the reason for a skip."""
@@ -189,14 +197,11 @@ class RestV1(Rest):
     def alive_triggerers(self) -> list[int]:
         """Read the database, because no route returns triggerers."""
         seconds = float(self._airflow.env.get("AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD", 30))
-        database = self._airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")
-        with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT id FROM job WHERE job_type = 'TriggererJob' AND state = 'running'"
-                " AND latest_heartbeat > now() - %s * interval '1 second'",
-                (seconds,),
-            )
-            return [id_ for (id_,) in cursor.fetchall()]
+        statement = """
+            SELECT id FROM job WHERE job_type = 'TriggererJob' AND state = 'running'
+            AND latest_heartbeat > now() - %s * interval '1 second'
+        """
+        return [id_ for (id_,) in query_database(self._airflow, statement, seconds)]
 
 
 def rest_of(airflow: LocalAirflow) -> Rest:
