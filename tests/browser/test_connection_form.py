@@ -33,6 +33,12 @@ def deletes_its_connections(airflow: LocalAirflow) -> Iterator[None]:
         cursor.execute("DELETE FROM connection WHERE conn_id <> ALL(%s)", [kept])
 
 
+@pytest.fixture(autouse=True)
+def _has_fields(ui: UI) -> None:
+    if ui.version.startswith("3.0."):
+        pytest.skip("without flask_appbuilder, Airflow 3.0 has a plain form for each connection type")
+
+
 def fields_of(form: ConnectionForm) -> tuple[list[str], list[str]]:
     """Return the labels and help texts of all fields, including those of the extra."""
     labels, helps = form.labels(), form.helps()
