@@ -88,9 +88,9 @@ def test_the_receiver_form_shows_only_relevant_fields(ui: UI) -> None:
         *("Partition by", "Partition time zone", "Partition key format"),
     ]
     assert helps[1:] == [field["description"] for field in RECEIVER_CONN_FIELDS.values()]
-    # Airflow 3.1 shows this field as plain text.
+    # Airflow 3.1 and 3.2 show this field as plain text.
     is_hidden = form.field("previous_signing_secret").get_attribute("type") == "password"
-    assert is_hidden is not ui.version.startswith("3.1.")
+    assert is_hidden is not ui.version.startswith(("3.1.", "3.2."))
 
 
 def test_the_receiver_form_does_not_show_a_saved_secret(ui: UI) -> None:
