@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import DAG
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -245,7 +245,15 @@ def test_all_partitions_of_a_year_follow_each_other() -> None:
 
 
 @pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="Airflow 3.3 has partitions of asset events")
-@pytest.mark.parametrize("name", ["reload_day", "replay_by_day", "two_sources", "weekly_rollup"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("reload_day", "replay_by_day", "two_sources", "weekly_rollup"),
+        pytest.param(
+            "events_by_day", marks=pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no watchers")
+        ),
+    ],
+)
 def test_no_example_waits_for_partitions_before_airflow_3_3(name: str) -> None:
     """Airflow 3.2 has the timetables, but events without a key start no DAG with such a timetable."""
     values = runpy.run_path(str(EXAMPLES / f"planasonix_{name}.py")).values()

@@ -10,11 +10,12 @@ import pickle
 import re
 import stat
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from pydantic import SecretStr
 
 from planasonix_provider import airflow_compat
@@ -279,8 +280,7 @@ class TestAVariable:
         assert variable() == before
 
     def test_messages_are_always_logged_in_airflow_3_0(self) -> None:
-        is_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
-        assert airflow_compat.is_every_message_logged() is is_3_0
+        assert airflow_compat.is_every_message_logged() is version("apache-airflow").startswith("3.0.")
 
 
 class TestAConnection:
@@ -316,10 +316,21 @@ class TestAConnection:
         assert_unusable(secret_store(f"connection:{CONNECTION}"), message)
         assert connection() == before
 
+    @pytest.mark.parametrize(
+        ("is_logged", "places"),
+        [(False, "Use 'variable:NAME', 'file:/absolute/path' or"), (True, "Use 'file:/absolute/path' or")],
+    )
     def test_is_refused_in_a_task_that_has_no_database(
-        self, connection: Callable[..., dict[str, Any]], task_without_database: None
+        self,
+        connection: Callable[..., dict[str, Any]],
+        task_without_database: None,
+        monkeypatch: pytest.MonkeyPatch,
+        is_logged: bool,
+        places: str,
     ) -> None:
-        assert_unusable(secret_store(f"connection:{CONNECTION}"), "a task of Airflow 3 cannot write connections")
+        monkeypatch.setattr(airflow_compat, "is_every_message_logged", lambda: is_logged)
+        message = f"a task of Airflow 3 cannot write connections. {places}"
+        assert_unusable(secret_store(f"connection:{CONNECTION}"), message)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class SecretStore(ABC):
         """Raise an error if a secret cannot be stored here, or would overwrite something else. Sends no request.
 
         :raises PlanasonixSecretError: if the location does not exist, cannot be written, holds something other than a
-            signing secret, or is overridden by another source.
+            signing secret, is overridden by another source, or if Airflow would log the secret.
         """
         self._call("use", self._check_location, describe=_full_text)
         self.load()
@@ -68,8 +68,8 @@ class SecretStore(ABC):
         :param secret: the secret.
         :param webhook_id: the webhook that it belongs to.
         :param instead_of: a deleted webhook whose secret may be overwritten; default: none.
-        :raises PlanasonixSecretError: if that fails, or if the secret of another webhook was stored here in the
-            meantime. The stored secrets are unchanged then.
+        :raises PlanasonixSecretError: if that fails, if the secret of another webhook was stored here in the
+            meantime, or if Airflow would log the secret. The stored secrets are unchanged then.
         """
         mask(secret)
         write = self._merge_and_write

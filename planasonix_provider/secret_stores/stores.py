@@ -60,7 +60,7 @@ class VariableSecretStore(SecretStore):
         if setting := airflow_compat.find_debug_log_setting():
             raise self.error(
                 f"while [logging] {setting}, Airflow 3 writes what a task puts into a variable to a log of its own. "
-                "Take 'file:/absolute/path' or a function, or raise the level."
+                "Use 'file:/absolute/path' or a function, or raise the level."
             )
 
     def _read(self) -> StoredSecret | None:
@@ -91,10 +91,10 @@ class ConnectionSecretStore(SecretStore):
 
     def _require_database(self) -> None:
         if airflow_compat.is_task_without_database():
-            variable = "" if airflow_compat.is_every_message_logged() else "'variable:NAME', "
+            is_logged = airflow_compat.is_every_message_logged() or airflow_compat.find_debug_log_setting()
+            places = "'file:/absolute/path'" if is_logged else "'variable:NAME', 'file:/absolute/path'"
             raise self.error(
-                f"a task of Airflow 3 cannot write connections. Take {variable}'file:/absolute/path' or a function, or "
-                "do it outside of a task."
+                f"a task of Airflow 3 cannot write connections. Use {places} or a function, or do it outside of a task."
             )
 
     def _read(self) -> StoredSecret | None:
