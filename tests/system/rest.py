@@ -91,9 +91,10 @@ def read_asset_events(airflow: LocalAirflow, **query: object) -> dict[str, Any]:
     """Return a page of asset events. Airflow 3 returns 500 while a DAG run that an event created has no start date."""
     path = f"assets/events?{urlencode(query)}"
     deadline = time.monotonic() + 30
-    while airflow.request("GET", path).status_code == 500 and time.monotonic() < deadline:
+    while (response := airflow.request("GET", path)).status_code == 500 and time.monotonic() < deadline:
         time.sleep(0.5)
-    return dict(airflow.api("GET", path))
+    assert response.is_success, response.text
+    return dict(response.json())
 
 
 class RestV2(Rest):

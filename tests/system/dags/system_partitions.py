@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, AssetAlias, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.assets.planasonix import planasonix_asset
 from planasonix_provider.operators.planasonix import PlanasonixBackfillOperator, PlanasonixSyncOperator
@@ -34,11 +35,9 @@ with DAG(
 
 LATER_DAY = "{{ data_interval_end - macros.timedelta(days=1) }}", "{{ data_interval_end }}"
 SCHEDULES: dict[str, tuple[Any, tuple[str, str]]] = {"backfilled_days": ("@daily", LATER_DAY)}
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import CronPartitionTimetable, PartitionedAssetTimetable
-except ImportError:
-    pass  # Airflow before 3.3 has no partitions.
-else:
+
     each_day = CronPartitionTimetable("0 0 * * *", timezone="Europe/Berlin")
     window = "macros.planasonix.of_partition(partition_key, every='day', timezone='Europe/Berlin')"
     SCHEDULES["backfilled_partitions"] = each_day, (f"{{{{ {window}.start_at }}}}", f"{{{{ {window}.end_at }}}}")

@@ -8,12 +8,13 @@ from importlib.metadata import version
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 
-VARIABLE = "variable:system_webhook_secret"
-# The executor of Airflow 3.0 logs what a task puts into a variable.
 IS_3_0 = version("apache-airflow").startswith("3.0.")
+VARIABLE = "variable:system_webhook_secret"
+# Executors of Airflow 3.0 log what a task puts into a variable.
 SECRET = f"file:{os.environ['AIRFLOW_HOME']}/webhook_secret.json" if IS_3_0 else VARIABLE
 
 ready = Asset("system_orders_ready")
@@ -26,11 +27,9 @@ with DAG("webhook_received", schedule=[ready], start_date=start_date, is_paused_
 
     receive()
 
-try:
+if AIRFLOW_V_3_3_PLUS:
     from airflow.sdk import PartitionedAssetTimetable
-except ImportError:
-    pass  # Airflow before 3.3 has no partitions.
-else:
+
     by_day = PartitionedAssetTimetable(assets=Asset("system_orders_by_day"))
     with DAG("webhook_received_by_day", schedule=by_day, is_paused_upon_creation=False):
 
