@@ -141,15 +141,18 @@ $(PRISM):
 	@echo "Installing Prism into .prism"
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix .prism @stoplight/prism-cli@5.14.2
 
-# The first prerequisite of the browsers' targets, so that without -j a missing Chromium is noticed before installations.
+FIND_CHROMIUM := command -v chromium > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
+# The first prerequisite of make browser, so that a missing Chromium is noticed before the installations.
 chromium:
-	@command -v $@ > /dev/null || { echo "There is no Chromium on the PATH: apt-get install chromium" >&2; exit 1; }
+	@$(FIND_CHROMIUM)
 
 browser: chromium $(BROWSER)/.installed $(AXE) $(ENVIRONMENTS:%=%/.installed) ## test Airflow's UI and the simulator's pages in Chromium; pictures are in .browser (WRITE=docs)
 	$(BROWSER)/bin/python -m pytest tests/browser $(CALM)
 	@$(if $(WRITE),cp $(PICTURES:%=.browser/%.png) $(WRITE)/images/)
 
-browser-airflow: chromium $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## run the quick tests of Airflow's UI on the oldest and the newest Airflow
+# Without the prerequisite chromium: with -j, make would start the targets of .ci/run that follow before this one.
+browser-airflow: $(BROWSER)/.installed $(AXE) .venvs/$(OLDEST)/.installed .venv/.installed ## run the quick tests of Airflow's UI on the oldest and the newest Airflow
+	@$(FIND_CHROMIUM)
 	$(BROWSER)/bin/python -m pytest tests/browser/test_connection_form.py tests/browser/test_planasonix_page.py tests/browser/test_task_page.py \
 		-k '$(OLDEST) or $(NEWEST)' -m 'not slow' $(CALM)
 
