@@ -80,6 +80,7 @@ class TestARetryThatFindsItsWorkCancelled:
 
 
 class TestARetryOfATryThatCancelledItsOwnWork:
+    @pytest.mark.usefixtures("travel")
     def test_at_a_timeout_starts_again(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)
         notes: dict[str, Any] = {}
