@@ -2,7 +2,7 @@
 
 Time passes while a task waits for Planasonix: on a worker, between two pokes or reschedules of a sensor, in a trigger.
 It also passes while ``dag.test()`` has no task to run, as before a retry. It stands still during a request and while
-the Airflow connection is read.
+the Airflow connection is read. While ``dag.test()`` waits for a person, only real time passes.
 """
 
 from __future__ import annotations
@@ -87,10 +87,13 @@ def _poke_in_travelled_time(execute: Callable[..., R], travel: TravelledClock) -
 
 
 def _advance_while_idle(sleep: Callable[[float], None], travel: TravelledClock) -> Callable[[float], None]:
-    """Advance the clock if ``dag.test()`` calls ``time.sleep``; other callers sleep."""
+    """Advance the clock if ``dag.test()`` sleeps and waits for no person; otherwise sleep."""
 
     def sleep_or_pass(seconds: float, /) -> None:
-        if sys._getframe(1).f_globals.get("__name__") in DAG_TEST_MODULES:
+        caller = sys._getframe(1)
+        is_dag_test = caller.f_globals.get("__name__") in DAG_TEST_MODULES
+        # A local variable of dag.test() in Airflow 3.3. The login of a person must not expire before the response.
+        if is_dag_test and not caller.f_locals.get("awaiting_input_tis"):
             travel.sleep(IDLE_STEP_SECONDS)
         else:
             sleep(seconds)

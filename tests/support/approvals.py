@@ -3,50 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
 
-import httpx
+import pytest
 
 from tests.support.airflow_users import log_in
 
-log = logging.getLogger(__name__)
+#: The module of ``dag.test()``.
+DAG_TEST = "airflow.sdk.definitions.dag"
 
 
 @contextmanager
 def person_who_chooses(option: str, dag_id: str, task_id: str) -> Iterator[None]:
-    """Respond in a thread as soon as the task asks; the block must end after the response."""
+    """Respond when ``dag.test()`` first sleeps. Airflow 3.3.2 loses earlier responses: it stores the state again."""
     from airflow.api_fastapi.app import create_app
 
-    app, is_over = create_app(apps="core"), Event()
-    answers: list[str] = []
-
-    async def try_to_respond(client: httpx.AsyncClient) -> None:
-        runs = (await client.get(f"/api/v2/dags/{dag_id}/dagRuns")).json().get("dag_runs", [])
-        for run in runs:
-            path = f"/api/v2/dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances/{task_id}/-1/hitlDetails"
-            response = await client.patch(path, json={"chosen_options": [option], "params_input": {}})
-            if response.is_success:
-                answers.append(option)
-                return
+    app = create_app(apps="core")
+    sleep = time.sleep
+    has_responded = False
 
     async def respond() -> None:
-        while not answers and not is_over.is_set():
-            try:
-                async with log_in(app, "admin") as client:
-                    await try_to_respond(client)
-            except Exception:
-                # A request can fail while dag.test() writes to the same SQLite. Without a response, it never ends.
-                log.exception("A request to Airflow failed; the next one follows.")
-            await asyncio.sleep(0.2)
+        async with log_in(app, "admin") as client:
+            found = await client.get(f"/api/v2/dags/{dag_id}/dagRuns", params={"order_by": "-id", "limit": 1})
+            (run,) = found.json()["dag_runs"]
+            path = f"/api/v2/dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances/{task_id}/-1/hitlDetails"
+            response = await client.patch(path, json={"chosen_options": [option], "params_input": {}})
+            assert response.status_code == 200, response.text
 
-    thread = Thread(target=asyncio.run, args=[respond()])
-    thread.start()
-    try:
+    def sleep_or_respond(seconds: float) -> None:
+        nonlocal has_responded
+        # The caller, and its caller: the fixture planasonix, too, replaces time.sleep.
+        callers = sys._getframe(1), sys._getframe(2)
+        if has_responded or DAG_TEST not in [caller.f_globals["__name__"] for caller in callers]:
+            sleep(seconds)
+        else:
+            has_responded = True
+            asyncio.run(respond())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", sleep_or_respond)
         yield
-    finally:
-        is_over.set()
-        thread.join()
-    assert answers == [option], "Airflow has accepted no response"
+    assert has_responded, "dag.test() has not waited for a person"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import runpy
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
 from planasonix_provider.testing import Planasonix
+from planasonix_provider.testing.time_travel import IDLE_STEP_SECONDS
 from planasonix_provider.triggers.deferral import HAS_STALE_EVENTS
 from tests.conftest import DAGS_FOLDER
+from tests.support.airflow_users import simple_auth_manager
+from tests.support.approvals import person_who_chooses
 from tests.support.task_rows import TaskRows
 
 ORDERS = "conn_orders"
@@ -34,13 +38,17 @@ pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whol
 
 
 @pytest.fixture
-def run_dag() -> Iterator[RunDag]:
+def dag_id() -> str:
     # Airflow 3.1 does not read a known DAG again.
-    name = f"in_a_dag_{uuid4().hex}"
-    path = DAGS_FOLDER / f"{name}.py"
+    return f"in_a_dag_{uuid4().hex}"
+
+
+@pytest.fixture
+def run_dag(dag_id: str) -> Iterator[RunDag]:
+    path = DAGS_FOLDER / f"{dag_id}.py"
 
     def run(tasks: str) -> str:
-        path.write_text(HEAD.format(name=name) + "".join(f"    {line}\n" for line in tasks.splitlines()))
+        path.write_text(HEAD.format(name=dag_id) + "".join(f"    {line}\n" for line in tasks.splitlines()))
         dag: Any = runpy.run_path(str(path))["dag"]
         state = dag.test().state
         return str(getattr(state, "value", state))
@@ -113,3 +121,20 @@ def test_sensors_succeed_in_each_mode_and_pass_airflows_guard(
     assert {job.status for job in planasonix.simulator.jobs()} == {"succeeded"}
     assert planasonix.waited > timedelta(hours=2)
     assert "cannot be called outside" not in "".join([*capfd.readouterr(), caplog.text])
+
+
+@pytest.fixture
+def approval(dag_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A person approves as soon as real time passes."""
+    simple_auth_manager(tmp_path, monkeypatch)
+    with person_who_chooses("Approve", dag_id, "approve"):
+        yield
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="dag.test() before Airflow 3.3 does not wait for a person")
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("approval")  # before planasonix, which replaces time.sleep
+def test_real_time_passes_while_a_task_waits_for_a_person(planasonix: Planasonix, run_dag: RunDag) -> None:
+    operator = "from airflow.providers.standard.operators.hitl import ApprovalOperator"
+    assert run_dag(f"{operator}\nApprovalOperator(task_id='approve', subject='Load?')") == "success"
+    assert planasonix.waited < timedelta(seconds=IDLE_STEP_SECONDS)
