@@ -52,7 +52,7 @@ def travel(simulator: Simulator) -> Iterator[TravelledClock]:
 
 @pytest.fixture(params=[sync, backfill], ids=["sync", "backfill"])
 def make(request: pytest.FixtureRequest, deferrable: bool) -> Make:
-    return lambda **more: request.param(**{"deferrable": deferrable, "poll_interval": MINUTE, **more})
+    return lambda **more: request.param(**{"deferrable": deferrable, "poll_interval": 2 * MINUTE, **more})
 
 
 @pytest.fixture(params=first_is_quick(KINDS))
@@ -122,6 +122,7 @@ class TestOutageOfFortyMinutes:
         notes: dict[str, Any] = {}
         first = drive(lambda: make(timeout=MINUTE, cancel_on_kill=False), notes)
         assert isinstance(first.error, PlanasonixTimeoutError)
+        take(simulator, MINUTE)
         with outage(travel, kind, after=travel.passed, seconds=40 * MINUTE, route="/cancel"):
             run = drive(make, notes, try_number=2, max_tries=3)
         assert old_work(run, simulator).status == "cancelled"
@@ -171,7 +172,7 @@ def test_a_restart_of_the_server_neither_loses_nor_doubles_work(
 ) -> None:
     with Simulator(api_key=API_KEY, port=free_port()) as server, simulated_time() as travel:
         monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_DEFAULT", json.dumps(server.airflow_connection()))
-        take(server, 3 * HOUR)
+        take(server, 2 * HOUR)
         end = (5 + minutes) * MINUTE
         steps = ((lambda: travel.passed > 5 * MINUTE, server.stop), (lambda: travel.passed > end, server.start))
         notes: dict[str, Any] = {}
@@ -191,7 +192,7 @@ def is_over(simulator: Simulator) -> bool:
 
 
 def state_after_outage(
-    make: Make, simulator: Simulator, travel: TravelledClock, kind: str = "503", takes: float = 5 * HOUR
+    make: Make, simulator: Simulator, travel: TravelledClock, kind: str = "503", takes: float = 4 * HOUR
 ) -> dict[str, Any]:
     """Run a try that an outage ends, and return its state store."""
     take(simulator, takes)
@@ -313,7 +314,7 @@ class TestOutageOfMoreThanAnHour:
     @pytest.mark.parametrize(
         ("takes", "outcome"),
         [
-            (5 * HOUR, "which try 1 has started, still runs: this try goes on with it."),
+            (4 * HOUR, "which try 1 has started, still runs: this try goes on with it."),
             (2 * HOUR, "has succeeded: this try takes it over."),
         ],
         ids=["still runs", "has succeeded"],
