@@ -17,7 +17,7 @@ IS_AIRFLOW_3_0 = Version("3") <= AIRFLOW < Version("3.1")
 def make_assets_known(kind: Any, dags: list[Any]) -> None:
     """Register the assets of DAGs in the DAGs folder.
 
-    ``dag.test()`` of Airflow 3.1 does it only once, and that of 3.0 never.
+    ``dag.test()`` of Airflow 3.1 and 3.2 does it only once, and that of 3.0 never.
     """
     if hasattr(kind, "bulk_write_to_db"):
         kind.bulk_write_to_db(dags)
@@ -29,9 +29,9 @@ def make_assets_known(kind: Any, dags: list[Any]) -> None:
         sync = bag.sync_to_db
     else:
         try:
+            from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+        except ImportError:  # before Airflow 3.2
             from airflow.models.dagbag import BundleDagBag, sync_bag_to_db
-        except ImportError:  # in newer versions, dag.test() does it each time
-            return
         bag = BundleDagBag(DAGS_FOLDER, bundle_path=DAGS_FOLDER)
 
         def sync(*where: Any) -> None:
