@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from planasonix_provider.triggers.deferral import HAS_STALE_EVENTS
 
 pytestmark = pytest.mark.slow("starts pytest")
 
@@ -15,6 +18,8 @@ ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "example_tests"
 #: Without other plugins, because they import many modules.
 ALONE = ("-p", "no:schemathesis", "-p", "no:time_machine")
+#: The examples that retry a deferred task. In dag.test() of Airflow 3.0, the retry gets the event of the previous try.
+WITH_A_RETRY = {"test_retries_when_the_source_was_unreachable", "test_cancels_a_sync_that_takes_longer_than_two_hours"}
 
 
 def run_pytest(folder: Path, *options: str, code: str = "import pytest, sys; sys.exit(pytest.main())") -> str:
@@ -33,9 +38,13 @@ def run_pytest(folder: Path, *options: str, code: str = "import pytest, sys; sys
 
 
 def test_the_examples_pass_in_two_processes() -> None:
-    told = run_pytest(EXAMPLES, "-o", f"pythonpath={ROOT / 'example_dags'}", "-n", "2")
-    count = sum(file.read_text().count("def test_") for file in EXAMPLES.glob("test_*.py"))
-    assert f"{count} passed" in told
+    code = "".join(file.read_text() for file in EXAMPLES.glob("test_*.py"))
+    examples = set(re.findall(r"def (test_\w+)", code))
+    assert examples > WITH_A_RETRY
+    expected = examples - WITH_A_RETRY if HAS_STALE_EVENTS else examples
+    choice = ("-n", "2", "-k", " or ".join(expected))
+    told = run_pytest(EXAMPLES, "-o", f"pythonpath={ROOT / 'example_dags'}", *choice)
+    assert f"{len(expected)} passed" in told
 
 
 def test_an_unused_plugin_imports_no_large_package(tmp_path: Path) -> None:
