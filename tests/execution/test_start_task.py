@@ -50,7 +50,6 @@ class TestDeadline:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert "when the task's execution_timeout was up" in str(run.error)
 
-    @pytest.mark.slow("simulates hours of polls")
     def test_the_next_try_repeats_a_failed_cancel(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=403, route="cancel_job", times=None)
         notes: dict[str, Any] = {}

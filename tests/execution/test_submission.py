@@ -218,7 +218,6 @@ class TestLostResponse:
         check_only_work(run, simulator)
         assert "attaching to it" not in run.said
 
-    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
     def test_that_no_list_shows_is_left_to_the_next_try(
         self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, on_conflict: str

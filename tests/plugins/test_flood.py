@@ -17,7 +17,7 @@ from tests.plugins.conftest import SECRET, Assets, body, headers
 from tests.support.flood import add_receiver, flood, server
 from tests.support.slow_secrets import SlowBackend
 
-pytestmark = pytest.mark.slow("sends hundreds of requests in real time")
+floods = pytest.mark.slow("sends hundreds of requests in real time")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,7 @@ def post(url: str, name: str, secret: str = SECRET) -> int:
     return httpx.post(url + name, content=content, headers=headers(content, secret), trust_env=False).status_code
 
 
+@floods
 async def test_every_signed_delivery_is_accepted_during_a_flood_after_a_restart() -> None:
     receivers = ["of_database", "of_environment"]
     with server(make_app()) as url:
@@ -55,6 +56,7 @@ async def test_every_signed_delivery_is_accepted_during_a_flood_after_a_restart(
     assert invented == Counter({503: 160})
 
 
+@floods
 async def test_no_signed_delivery_waits_for_a_slow_secrets_backend_during_a_flood(
     secrets_backend: Callable[..., None],
 ) -> None:

@@ -367,7 +367,6 @@ class TestAWatcher:
         assert airflow.received == jobs
         assert airflow.count_log_lines("starts no DAG") == 0
 
-    @pytest.mark.slow("simulates hours of polls")
     @pytest.mark.parametrize(
         ("damage", "reason"),
         [
@@ -598,7 +597,6 @@ class TestAnOutage:
         assert airflow.received == [simulator.jobs()[0].id]
         assert count_log_records(caplog, "There is no Airflow connection 'planasonix_later'") == 2
 
-    @pytest.mark.slow("simulates hours of polls")
     def test_of_a_job_that_is_not_found_is_logged_and_ends(
         self, simulator: Simulator, airflow: Airflow, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -606,8 +604,8 @@ class TestAnOutage:
 
         async def main() -> None:
             job = sync(simulator)
-            async with airflow.watching(PlanasonixEventTrigger()):
-                await asyncio.sleep(100)
+            async with airflow.watching(PlanasonixEventTrigger(poll_interval=300)):
+                await asyncio.sleep(400)
                 simulator.reset()
                 await asyncio.sleep(2 * MAX_NOT_FOUND_SECONDS)
                 assert (
