@@ -190,8 +190,9 @@ def test_the_reference_has_every_public_module(module: str) -> None:
 def test_no_page_or_message_puts_a_secret_on_a_command_line() -> None:
     # Every user of the machine can read it in the list of processes.
     paths = [ROOT / "README.md", ROOT / "Makefile"]
-    for folder in ("docs", "planasonix_provider", "example_dags", "example_plugins", "example_tests", "dev"):
-        paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py")]
+    folders = [ROOT / name for name in ("docs", "example_dags", "example_plugins", "example_tests", "dev")]
+    for folder in (PACKAGE, *folders):
+        paths += [path for path in folder.rglob("*") if path.suffix in (".md", ".py")]
     assert len(paths) > 200
     on_a_command_line = re.compile(r"--(conn-)?(password|uri|json)\b|export AIRFLOW_CONN_\w+='.*(plnx_live|flx)_")
     assert [str(path) for path in paths if on_a_command_line.search(path.read_text())] == []
