@@ -94,9 +94,15 @@ def test_a_list_has_items_of_its_type(prism: Prism, style: CallStyle, name: str)
     # A generated page may have a cursor. The example with a cursor never ends, see below.
     limit = 20 if prism.is_making_up else 1
     for given in [{**call.required, "limit": limit}, {**call.required, **call.optional, "limit": limit}] * prism.times:
-        items = style.take_items(
-            make_config(prism.url), None, lambda client, given=given: getattr(client, name)(**given)
-        )
+        try:
+            items = style.take_items(
+                make_config(prism.url), None, lambda client, given=given: getattr(client, name)(**given)
+            )
+        except PlanasonixUnreadableError as error:
+            # By chance, Prism makes up the same cursor again.
+            if prism.is_making_up and "so the list would never end" in str(error):
+                continue
+            raise
         assert all(isinstance(item, returned_model(name)) for item in items)
         assert len(items) <= limit
         assert items or prism.is_making_up
