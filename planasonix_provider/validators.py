@@ -101,7 +101,7 @@ def identifier(name: str, value: Any) -> str:
         reason = (
             f". {EMPTY_TEMPLATE_HINT}"
             if is_blank(value)
-            else ": no white space, no control character, none of / \\ ? # %"
+            else ": no white space, no control character, none of / \\ ? # %, not only dots"
         )
         raise invalid_parameter(name, value, f"an id as Planasonix gives it{reason}")
     return str(value)

@@ -21,7 +21,7 @@ from tests.support.example_calls import EXAMPLE_CALLS, make_request
 from tests.support.raw_server import RawServer
 
 Wrong = list[Any]
-AN_ID = "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %"
+AN_ID = "an id as Planasonix gives it: no white space, no control character, none of / \\ ? # %, not only dots"
 NO_IDS: Wrong = [
     *("a b", " a", "a\n", "a\r\nX-Evil: 1", "a\0", "\x7f", "\u200b", "\ud800"),
     *(".", "..", "...", "../webhooks", "/", "a/b", "a\\b", "a?status=failed", "a#b", "100%", "a%2Fb"),
