@@ -119,6 +119,7 @@ class TestConflict:
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert travel.passed == pytest.approx(60, abs=2)
 
+    @pytest.mark.usefixtures("travel")
     def test_without_an_id_in_the_response_is_the_running_job_not_a_queued_one(self, simulator: Simulator) -> None:
         simulator.workspace.configure(conflict="allowed")
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0.5)

@@ -31,7 +31,7 @@ from tests.support.attempts import check_only_work, die_at, id_of, old_work
 from tests.support.hanging_responses import Hanging
 from tests.support.outages import KINDS, MINUTE, PROXY_STATUSES, outage
 from tests.support.scenarios import CONNECTION, ENDED, backfill, killed, routes_asked, started, starts, sync
-from tests.support.task_runs import drive
+from tests.support.task_runs import Log, drive
 from tests.support.time_travel import BEGAN, TravelledClock, simulated_time, steps_while_asleep
 
 HOUR = 60 * MINUTE
@@ -442,11 +442,20 @@ class TestKillDuringAnOutage:
     def _little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("planasonix_provider.execution.on_kill.CANCEL_SECONDS_AFTER", 0.0)
 
+    def kill_when_the_job_is_recorded(self, simulator: Simulator) -> tuple[BaseException, Log]:
+        notes: dict[str, Any] = {}
+        return killed(
+            simulator,
+            sync(poll_interval=60),
+            notes=notes,
+            once=lambda: any(job.id in str(notes) for job in simulator.jobs()),
+        )
+
     def test_cancels_after_the_signal_handler(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=None)
         monkeypatch.setattr(OnKillHandler, "_read_key_again", lambda _: simulator.faults.clear())
-        error, log = killed(simulator, sync(poll_interval=60), route="trigger_sync")
+        error, log = self.kill_when_the_job_is_recorded(simulator)
         (job,) = simulator.jobs()
         assert job.status in ENDED
         assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
@@ -455,7 +464,7 @@ class TestKillDuringAnOutage:
     def test_logs_the_cancel_command(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=20)
-        error, _ = killed(simulator, sync(poll_interval=60), route="trigger_sync")
+        error, _ = self.kill_when_the_job_is_recorded(simulator)
         simulator._pipeline.faults.clear()
         assert run_printed_command(str(error)) == 0
         assert simulator.jobs()[0].status in ENDED
