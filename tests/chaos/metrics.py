@@ -6,7 +6,8 @@ ids, but nearly every task of the storm has its own connection. The counts must 
 - A process that is killed between the API's response and the counter loses one start or one end. So at most one may be
   missing for each job or backfill that a kill disturbed. Marking or clearing a task by hand is a kill, too.
 - A task that attaches to the work of another task counts the end a second time. So does a retry, if the killed try
-  had counted the work but not stored its record.
+  had counted the work but not stored its record. If the API shows no metadata, a task whose start was lost may also
+  count the start of the task that it attaches to.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def disagreements(history: History) -> Iterator[tuple[str, str | None]]:
             text = f"{one.connection_id}: {sent[one.connection_id, what]} {what} sent, {recorded[what]} in the ledger"
             if missing > 0:
                 yield text, "metrics lost with a killed process" if missing <= excused else one.runs_on(missing, what)
-            elif what != "started" and -missing <= one.attached:
+            elif -missing <= one.attached and (what != "started" or not history.settings.get("show_metadata")):
                 yield text, "metrics of attached tasks"
             else:
                 yield text, "metrics sent again after a kill" if -missing <= excused else None

@@ -32,6 +32,9 @@ AGREE = {
     "an attached task has sent the end, too": history(
         task(on_conflict="attach"), job(1, 5, 30), **counted(started=1, succeeded=2)
     ),
+    "an attached task mistakes the start of another task for its own": history(
+        task(on_conflict="attach"), job(1, 5, 30), **counted(started=2, succeeded=2)
+    ),
     "the cancel of a clear": history(
         task(returned="job_2"),
         cancelled(1, 1, 20),
@@ -50,6 +53,15 @@ DISAGREE = {
     ),
     "a start was sent twice": (
         history(task(), job(1, 5, 30), **counted(started=2, succeeded=1)),
+        "2 started sent, 1 in the ledger",
+    ),
+    "an attached task has sent the start although it can recognise its own": (
+        history(
+            task(on_conflict="attach"),
+            job(1, 5, 30),
+            settings={"show_metadata": True},
+            **counted(started=2, succeeded=2),
+        ),
         "2 started sent, 1 in the ledger",
     ),
     "more is missing than kills explain": (
