@@ -442,20 +442,15 @@ class TestKillDuringAnOutage:
     def _little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("planasonix_provider.execution.on_kill.CANCEL_SECONDS_AFTER", 0.0)
 
-    def kill_when_the_job_is_recorded(self, simulator: Simulator) -> tuple[BaseException, Log]:
-        notes: dict[str, Any] = {}
-        return killed(
-            simulator,
-            sync(poll_interval=60),
-            notes=notes,
-            once=lambda: any(job.id in str(notes) for job in simulator.jobs()),
-        )
+    def kill_after_the_start(self, simulator: Simulator) -> tuple[BaseException, Log]:
+        operator: Any = sync(poll_interval=60)
+        return killed(simulator, operator, once=lambda: any("Started job" in line for line in operator._log.lines))
 
     def test_cancels_after_the_signal_handler(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=None)
         monkeypatch.setattr(OnKillHandler, "_read_key_again", lambda _: simulator.faults.clear())
-        error, log = self.kill_when_the_job_is_recorded(simulator)
+        error, log = self.kill_after_the_start(simulator)
         (job,) = simulator.jobs()
         assert job.status in ENDED
         assert f"The task was killed. Job {job.id} cannot be cancelled yet, still trying: POST" in str(error)
@@ -464,7 +459,7 @@ class TestKillDuringAnOutage:
     def test_logs_the_cancel_command(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", route="cancel_job", status=503, times=20)
-        error, _ = self.kill_when_the_job_is_recorded(simulator)
+        error, _ = self.kill_after_the_start(simulator)
         simulator._pipeline.faults.clear()
         assert run_printed_command(str(error)) == 0
         assert simulator.jobs()[0].status in ENDED
