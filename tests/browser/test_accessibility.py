@@ -12,7 +12,8 @@ PHONE: ViewportSize = {"width": 390, "height": 844}
 
 def findings(page: Page, axe: str, part: str = ":root") -> list[str]:
     """Return axe's violations on a page or a part of it, and the rules that it could not decide."""
-    page.evaluate(axe)
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(axe)
     found = page.evaluate("(part) => axe.run(part)", part)
     rules = [*found["violations"], *found["incomplete"]]
     return [f"{rule['id']} ({rule['impact']}): {node['html']}" for rule in rules for node in rule["nodes"]]

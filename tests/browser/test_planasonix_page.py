@@ -129,7 +129,8 @@ def test_each_view_is_accessible_and_fits(
             plnx.page.get_by_role("button", name="Jobs of backfill").first.click()
             expect(plnx.page.get_by_role("img", name=re.compile("Jobs by"))).to_be_visible()
         for size in SIZES:
-            for colours in ("light", "dark"):
+            # axe takes longest on 300 rows, and they have no colours that three rows lack.
+            for colours in ("light", "dark") if count < 300 else ("light",):
                 plnx.page.set_viewport_size(size)
                 plnx.page.emulate_media(color_scheme=colours)
                 expect(plnx.page.locator(f"html.{colours}")).to_be_attached()
