@@ -24,11 +24,8 @@ settings.load_profile("any machine")
 # Airflow reads its settings when it is imported, so they are set before any import of it.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="planasonix-tests-"))
 atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
-#: Airflow runs only DAGs in this folder.
 DAGS_FOLDER = AIRFLOW_HOME / "dags"
-shutil.copytree(
-    Path(__file__).parent.parent / "example_dags", DAGS_FOLDER, ignore=shutil.ignore_patterns("__pycache__")
-)
+DAGS_FOLDER.mkdir()
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[name]
 os.environ.update(
@@ -183,3 +180,11 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+@pytest.fixture
+def dags_folder(airflow_db: None) -> Iterator[None]:
+    """A folder for DAGs, empty before and after a test, because ``dag.test()`` of Airflow 3.3 reads all of it."""
+    yield
+    shutil.rmtree(DAGS_FOLDER)
+    DAGS_FOLDER.mkdir()

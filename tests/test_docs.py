@@ -23,7 +23,8 @@ from planasonix_provider.operators import planasonix as operators
 from planasonix_provider.plugins.delivery import DeliveryBody
 from planasonix_provider.sensors import planasonix as sensors
 from planasonix_provider.simulator import Simulator
-from tests.conftest import API_KEY, DAGS_FOLDER
+from tests.conftest import API_KEY
+from tests.support.dags_folder import load_dags, run_dag
 from tests.support.example_tasks import SENSORS, public_classes
 
 ROOT = Path(__file__).parent.parent
@@ -37,14 +38,11 @@ def python_blocks(page: Path) -> list[str]:
 
 @pytest.mark.slow("runs a whole DAG")
 @pytest.mark.dag
-@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.usefixtures("dags_folder")
 def test_the_dag_in_the_readme_runs(simulator: Simulator) -> None:
     (block,) = python_blocks(ROOT / "README.md")
     simulator.plan("conn_01jq8k2m3n4p5q6r7s8t9u0v1", queued_seconds=0, running_seconds=0)
-    path = DAGS_FOLDER / "readme.py"
-    path.write_text(block)
-    run = runpy.run_path(str(path))["dag"].test()
-    assert str(getattr(run.state, "value", run.state)) == "success"
+    assert run_dag(load_dags("readme", block)["dag"]) == "success"
     (job,) = simulator.jobs()
     assert (job.connection_id, job.status) == ("conn_01jq8k2m3n4p5q6r7s8t9u0v1", "succeeded")
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import runpy
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,11 +29,10 @@ from planasonix_provider.hooks.webhook_receiver import PlanasonixReceiverHook
 from planasonix_provider.secret_stores import secret_store
 from planasonix_provider.testing import Planasonix
 from planasonix_provider.triggers.events import HAS_WATCHERS
-from tests.conftest import DAGS_FOLDER
 from tests.support.airflow_tasks import AirflowTasks, key_of, record_of
 from tests.support.airflow_users import simple_auth_manager
 from tests.support.approvals import person_who_chooses
-from tests.support.dag_processor import make_assets_known
+from tests.support.dags_folder import load_example, register_assets, run_dag
 
 ORDERS = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 ROOT = Path(__file__).parent.parent
@@ -69,7 +67,7 @@ NO_VARIABLES_FOR_SECRETS = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 VARIABLE_REASON = "a task of Airflow 3.0 stores no secret in a variable"
 NO_EXCEPTION = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS
 
-pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
+pytestmark = [pytest.mark.usefixtures("dags_folder"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 needs_watchers = pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 2 has no watchers")
 
 
@@ -78,22 +76,17 @@ def _assets_of_the_simulator(planasonix: Planasonix, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PLANASONIX_HOST", planasonix.simulator.url.removeprefix("http://"))
 
 
-def load(name: str) -> Any:
-    return runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
-
-
-def run_dag(name: str, *, state: str = "success", **attributes: object) -> None:
+def run_example(name: str, *, state: str = "success", **attributes: object) -> None:
     """Run the DAG of a file, and those that it starts by assets; each run must end in a state."""
-    dags = load(name)
+    dags = load_example(name)
     for attribute, value in attributes.items():
         setattr(dags["dag"], attribute, value)
     followers = FOLLOWERS.get(name, [])
     assert dags["dag"].dag_id == name
     if followers:
-        make_assets_known(dags["DAG"], [dags[follower] for follower in ("dag", *followers)])
+        register_assets(dags["DAG"], [dags[follower] for follower in ("dag", *followers)])
     for dag in ("dag", *followers):
-        run = dags[dag].test()
-        ended = str(getattr(run.state, "value", run.state))
+        ended = run_dag(dags[dag])
         assert ended == state, (
             f"{name} ended as {ended}; an example that waits for the work of others belongs in PREPARED"
         )
@@ -178,7 +171,7 @@ def check_webhook(planasonix: Planasonix, printed: str) -> None:
         stored = store.load()
         assert stored is not None
         assert (stored.webhook_id, len(stored.secrets)) == (webhook.id, secrets)
-        run_dag("planasonix_webhook")
+        run_example("planasonix_webhook")
     assert [one.id for one in planasonix.simulator.workspace.webhooks.all()] == [webhook.id]
     routes = [request.route for request in planasonix.simulator.requests]
     assert (routes.count("create_webhook"), routes.count("rotate_webhook_secret")) == (1, 2)
@@ -206,7 +199,7 @@ def test_example(
         pytest.skip("Airflow 2 has no watchers")
     if name == "planasonix_webhook" and NO_VARIABLES_FOR_SECRETS:
         pytest.skip(VARIABLE_REASON)
-    run_dag(name)
+    run_example(name)
     if check := CHECKS.get(name):
         # Airflow 3 logs what a task prints.
         check(planasonix, "".join(capfd.readouterr()) + caplog.text)
@@ -217,7 +210,7 @@ class TestWaitForOthers:
 
     def test_starts_a_job_after_the_job_of_another(self, planasonix: Planasonix) -> None:
         planasonix.simulator.workspace.start_sync(ORDERS)
-        run_dag(self.NAME)
+        run_example(self.NAME)
         assert planasonix.assert_started("conn_demo_37").status == "succeeded"
         assert not planasonix.assert_started(ORDERS).is_cancelled
 
@@ -228,7 +221,7 @@ class TestWaitForOthers:
     def test_fails_with_the_wait(self, planasonix: Planasonix, seconds: float, end: str) -> None:
         planasonix.simulator.workspace.start_sync(ORDERS)
         planasonix.will_fail("conn_demo_37", takes=seconds)
-        run_dag(self.NAME, state="failed")
+        run_example(self.NAME, state="failed")
         assert planasonix.assert_started("conn_demo_37").status == end
 
 
@@ -240,7 +233,7 @@ def test_failure_callback(
         planasonix.simulator.fail("status", route="get_job_results", status=403, times=None)
     else:
         planasonix.will_fail("conn_demo_35", code="source_unreachable")
-    run_dag("planasonix_failure_callback", state="failed")
+    run_example("planasonix_failure_callback", state="failed")
     (job,) = planasonix.simulator.jobs()
     if NO_EXCEPTION:
         pytest.skip("dag.test() of Airflow 3.0 to 3.2 passes no exception to a callback")
@@ -256,7 +249,7 @@ class TestDataChecks:
 
     def test_passes_if_all_tables_got_rows(self, planasonix: Planasonix) -> None:
         planasonix.will_succeed(self.CONNECTION, tables={"public.orders": 1, "public.order_items": 2})
-        run_dag(self.NAME)
+        run_example(self.NAME)
 
     @pytest.mark.parametrize(
         ("tables", "warnings", "problem"),
@@ -283,7 +276,7 @@ class TestDataChecks:
         problem: str,
     ) -> None:
         planasonix.will_succeed(self.CONNECTION, tables=tables, warnings=warnings)
-        run_dag(self.NAME, state="failed")
+        run_example(self.NAME, state="failed")
         assert problem in "".join(capfd.readouterr()) + caplog.text
 
 
@@ -296,7 +289,7 @@ def test_approved_backfill(
     name = "planasonix_approved_backfill"
     simple_auth_manager(tmp_path, monkeypatch)
     with person_who_chooses(option, name, "approve"):
-        run_dag(name)
+        run_example(name)
     assert [backfill.status for backfill in planasonix.simulator.backfills()] == ["completed"] * count
 
 
@@ -306,7 +299,7 @@ class TestDeadlineAlert:
 
     def test_runs(self, planasonix: Planasonix) -> None:
         # dag.test() of Airflow 3.3.2 raises after the last task of a DAG with a deadline.
-        run_dag("planasonix_deadline_alert", deadline=None)
+        run_example("planasonix_deadline_alert", deadline=None)
         assert planasonix.assert_started(self.CONNECTION).status == "succeeded"
 
     def report(self, caplog: pytest.LogCaptureFixture) -> str:
@@ -343,12 +336,12 @@ class TestFreshnessAlert:
 
     def test_passes_after_a_sync(self, planasonix: Planasonix) -> None:
         planasonix.simulator.workspace.start_sync(ORDERS)
-        run_dag(self.NAME)
+        run_example(self.NAME)
 
     def test_alerts_without_a_sync(
         self, planasonix: Planasonix, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
-        run_dag(self.NAME, state="failed")
+        run_example(self.NAME, state="failed")
         assert "the orders are older than six hours" in capfd.readouterr().out + caplog.text
 
 
@@ -373,7 +366,7 @@ def test_cancel_orphans(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch)
         jobs[state] = workspace.start_sync(ORDERS).id
         key = tasks.add(key_of(state), state, datetime.now(UTC) - timedelta(minutes=11))
         tasks.store(record_of(key, jobs[state]))
-    run_dag("planasonix_cancel_orphans")
+    run_example("planasonix_cancel_orphans")
     assert workspace.job(jobs["failed"]).status in ("cancelling", "cancelled")
     assert workspace.job(jobs["deferred"]).cancel_requested_at is None
     tasks.forget()
@@ -381,18 +374,17 @@ def test_cancel_orphans(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch)
 
 def test_sync_then_dbt(planasonix: Planasonix, other_services: OtherServices) -> None:
     planasonix.will_succeed("conn_demo_38", tables={"public.orders": 1, "public.customers": 1})
-    dags = load("planasonix_sync_then_dbt")
-    make_assets_known(dags["DAG"], [dags["dag"], dags["build"]])
+    dags = load_example("planasonix_sync_then_dbt")
+    register_assets(dags["DAG"], [dags["dag"], dags["build"]])
     for dag in (dags["dag"], dags["build"]):
-        state = dag.test().state
-        assert str(getattr(state, "value", state)) == "success"
+        assert run_dag(dag) == "success"
     assert other_services.dbt_runs == [1234]
 
 
 @pytest.mark.skipif(NO_EXCEPTION, reason="dag.test() of Airflow 3.0 to 3.2 passes no exception to a callback")
 def test_slack_alert(planasonix: Planasonix, other_services: OtherServices) -> None:
     planasonix.will_fail("conn_demo_39", code="source_unreachable")
-    run_dag("planasonix_slack_alert", state="failed")
+    run_example("planasonix_slack_alert", state="failed")
     (message,) = other_services.messages
     job = planasonix.assert_started("conn_demo_39")
     assert f"{planasonix.simulator.url}/jobs/{job.id}" in message
@@ -400,10 +392,9 @@ def test_slack_alert(planasonix: Planasonix, other_services: OtherServices) -> N
 
 
 def test_dag_factory(planasonix: Planasonix) -> None:
-    dags = load("planasonix_dag_factory")
+    dags = load_example("planasonix_dag_factory")
     for name in ("planasonix_yaml_shop", "planasonix_yaml_crm"):
-        state = dags[name].test().state
-        assert str(getattr(state, "value", state)) == "success"
+        assert run_dag(dags[name]) == "success"
     assert {start.connection_id for start in planasonix.started()} == {"conn_demo_41", "conn_demo_42"}
     planasonix.assert_started("conn_demo_42", priority="high", metadata={"team": "sales"})
 
@@ -416,7 +407,7 @@ def test_events_reads_all_events_of_one_batch(can_filter: bool) -> None:
         def after(self, time: Any) -> list[Any]:
             return [event for event in self if event.timestamp >= time]
 
-    new_events = load("planasonix_events")["new_events"]
+    new_events = load_example("planasonix_events")["new_events"]
     before, first, second, third = (SimpleNamespace(timestamp=number) for number in range(4))
     known = (Filtered if can_filter else list)([before, first, second, third])
     assert new_events("asset", {"asset": [second, first]}, {"asset": known}) == [first, second, third]
@@ -425,7 +416,7 @@ def test_events_reads_all_events_of_one_batch(can_filter: bool) -> None:
 
 @needs_watchers
 def test_events_by_day_reads_the_days_of_an_event() -> None:
-    days_of = load("planasonix_events_by_day")["days_of"]
+    days_of = load_example("planasonix_events_by_day")["days_of"]
     window = {"start_at": "2024-03-09T12:00:00Z", "end_at": "2024-03-11T00:00:00Z"}
     assert days_of({"type": "backfill", "window": window}) == ["2024-03-09T00:00:00", "2024-03-10T00:00:00"]
     assert days_of({"type": "connection_sync", "finished_at": "2024-03-10T23:59:59Z"}) == ["2024-03-10T00:00:00"]
@@ -437,11 +428,11 @@ def test_receiver(planasonix: Planasonix, monkeypatch: pytest.MonkeyPatch) -> No
     connection = json.dumps({"conn_type": "planasonix_webhook", "extra": extra})
     monkeypatch.setenv("AIRFLOW_CONN_PLANASONIX_ORDERS", connection)
     for secrets in (1, 2):
-        run_dag("planasonix_receiver")
+        run_example("planasonix_receiver")
         receiver = PlanasonixReceiverHook("planasonix_orders").get_receiver()
         assert receiver is not None
         assert len(receiver.secrets) == secrets
     (webhook,) = planasonix.simulator.workspace.webhooks.all()
     assert webhook.url.endswith("/planasonix/webhook/planasonix_orders")
-    report = load("planasonix_receiver")["report"]
-    assert str(getattr(report.test().state, "value", None)) == "success"
+    report = load_example("planasonix_receiver")["report"]
+    assert run_dag(report) == "success"

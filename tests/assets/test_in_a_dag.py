@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
-from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,12 +11,11 @@ from packaging.version import Version
 
 from planasonix_provider.assets.planasonix import PlanasonixTable
 from planasonix_provider.testing import Planasonix
-from tests.conftest import DAGS_FOLDER
-from tests.support.dag_processor import IS_AIRFLOW_3_0, make_assets_known
+from tests.support.dags_folder import IS_AIRFLOW_3_0, load_dags, register_assets, run_dag
 
 IS_AIRFLOW_2 = Version(version("apache-airflow")) < Version("3")
 
-pytestmark = [pytest.mark.usefixtures("airflow_db"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
+pytestmark = [pytest.mark.usefixtures("dags_folder"), pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
 #: One task with three outlets of this provider and a foreign one, one with an alias, and one mapped over connections.
 DAGS = """
@@ -75,26 +71,22 @@ class Event(NamedTuple):
 
 
 @pytest.fixture
-def dags(planasonix: Planasonix, deferrable: bool, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+def dags(planasonix: Planasonix, deferrable: bool, request: pytest.FixtureRequest) -> dict[str, Any]:
     """The DAGs, with unique names."""
     for connection_id in ("conn_demo_01", "conn_demo_02"):
         planasonix.will_succeed(connection_id, tables={"public.orders": 44_802, "empty": 0})
     name = f"{request.node.originalname}_{'deferred' if deferrable else 'worker'}"
-    path: Path = DAGS_FOLDER / f"{name}.py"
     host = planasonix.simulator.url.removeprefix("http://")
-    path.write_text(DAGS.format(host=host, deferrable=deferrable, name=name))
-    dags = runpy.run_path(str(path))
+    dags = load_dags(name, DAGS.format(host=host, deferrable=deferrable, name=name))
     if IS_AIRFLOW_2 or IS_AIRFLOW_3_0:
-        make_assets_known(dags["DAG"], [dag for dag in dags.values() if isinstance(dag, dags["DAG"])])
-    yield dags
-    path.unlink()
+        register_assets(dags["DAG"], [dag for dag in dags.values() if isinstance(dag, dags["DAG"])])
+    return dags
 
 
 def events_after(dag: Any) -> list[Event]:
     """Run a DAG; return the events of its task, sorted by asset."""
     outlets = {task_id: list(task.outlets) for task_id, task in dag.task_dict.items()}
-    run = dag.test()
-    assert str(getattr(run.state, "value", run.state)) == "success"
+    assert run_dag(dag) == "success"
     assert outlets == {task_id: list(task.outlets) for task_id, task in dag.task_dict.items()}
     with create_session() as session:
         events = [

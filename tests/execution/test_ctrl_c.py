@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.waiting.cli_hints import cancel_command
 from planasonix_provider.waiting.targets import JobTarget
-from tests.conftest import DAGS_FOLDER
+from tests.support.dags_folder import load_dags, run_dag
 from tests.support.scenarios import CONNECTION, ENDED, meanwhile, routes_asked, sync
 from tests.support.task_runs import Log, Run, context, record
 
@@ -53,7 +51,7 @@ def is_seen(simulator: Simulator, looks: int) -> Callable[[], bool]:
 
 @pytest.mark.slow("runs whole DAGs")
 @pytest.mark.dag
-@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.usefixtures("dags_folder")
 @pytest.mark.parametrize("cancel_on_kill", [True, False])
 @pytest.mark.parametrize("deferrable", [False, True], ids=["on a worker", "deferred"])
 def test_in_a_dag_test_cancels_the_job_or_names_the_command(
@@ -65,17 +63,11 @@ def test_in_a_dag_test_cancels_the_job_or_names_the_command(
 ) -> None:
     simulator.plan(CONNECTION, queued_seconds=0, running_seconds=600)
     name = f"ctrl_c_{deferrable}_{cancel_on_kill}".lower()
-    file = Path(DAGS_FOLDER) / f"{name}.py"
-    file.write_text(
-        DAG_FILE.format(name=name, connection_id=CONNECTION, deferrable=deferrable, cancel_on_kill=cancel_on_kill)
-    )
-    try:
-        dag = runpy.run_path(str(file))["dag"]
-        # Some versions of Airflow fail the task and continue.
-        with meanwhile(press_ctrl_c, once=is_seen(simulator, looks=3)), suppress(KeyboardInterrupt):
-            dag.test()
-    finally:
-        file.unlink()
+    source = DAG_FILE.format(name=name, connection_id=CONNECTION, deferrable=deferrable, cancel_on_kill=cancel_on_kill)
+    dag = load_dags(name, source)["dag"]
+    # Some versions of Airflow fail the task and continue.
+    with meanwhile(press_ctrl_c, once=is_seen(simulator, looks=3)), suppress(KeyboardInterrupt):
+        run_dag(dag)
     (job,) = simulator.jobs()
     said = "".join(capfd.readouterr()) + caplog.text
     assert (job.status in ENDED) == cancel_on_kill

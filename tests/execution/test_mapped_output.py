@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 
 from planasonix_provider.testing import Planasonix
-from tests.conftest import DAGS_FOLDER
+from tests.support.dags_folder import load_dags, run_dag
 from tests.support.scenarios import CONNECTION
 
 DAG_FILE = f"""
@@ -36,15 +33,9 @@ with DAG("mapped_output", schedule=None) as dag:
 
 @pytest.mark.slow("runs a whole DAG")
 @pytest.mark.dag
-@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.usefixtures("dags_folder")
 def test_tables_and_metadata_come_from_a_mapped_task(planasonix: Planasonix) -> None:
     planasonix.add_connections(CONNECTION)
-    file = Path(DAGS_FOLDER) / "mapped_output.py"
-    file.write_text(DAG_FILE)
-    try:
-        run = runpy.run_path(str(file))["dag"].test()
-    finally:
-        file.unlink()
-    assert str(getattr(run.state, "value", run.state)) == "success"
+    assert run_dag(load_dags("mapped_output", DAG_FILE)["dag"]) == "success"
     parts = ["public.part_1", "public.part_2", "public.part_3"]
     planasonix.assert_started(CONNECTION, kind="backfill", tables=parts, metadata={"parts": parts})

@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import re
-import runpy
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,8 @@ from planasonix_provider.operators.planasonix import PlanasonixWebhookOperator
 from planasonix_provider.secret_stores import PlanasonixSecretError, SecretStore, secret_store
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.simulator.webhooks.subscriptions import WebhookPatchRequestBody
-from tests.conftest import API_KEY, DAGS_FOLDER
+from tests.conftest import API_KEY
+from tests.support.dags_folder import load_dags, run_dag
 from tests.support.scenarios import Killed, routes_asked
 from tests.support.task_runs import Run, context, record
 
@@ -603,7 +603,7 @@ def print_and_fail(secret: SecretStr) -> None:
 
 @pytest.mark.slow("runs whole DAGs")
 @pytest.mark.dag
-@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.usefixtures("dags_folder")
 def test_a_function_gets_a_secret_once_over_several_dag_runs(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -611,15 +611,9 @@ def test_a_function_gets_a_secret_once_over_several_dag_runs(
     monkeypatch.setattr(state_store, "variable_class", airflow_compat.variable_class)
     simulator.subscribe(URL, EVENTS)
     taken = tmp_path / "taken"
-    # Airflow runs only files in its DAGs folder.
-    file = DAGS_FOLDER / "planasonix_subscribes_a_function.py"
-    file.write_text(DAG_WITH_A_FUNCTION.format(url=URL, events=EVENTS, taken=str(taken)))
-    try:
-        for _ in range(3):
-            run: Any = runpy.run_path(str(file))["dag"].test()
-            assert str(getattr(run.state, "value", run.state)) == "success"
-    finally:
-        file.unlink()
+    source = DAG_WITH_A_FUNCTION.format(url=URL, events=EVENTS, taken=str(taken))
+    for _ in range(3):
+        assert run_dag(load_dags("planasonix_subscribes_a_function", source)["dag"]) == "success"
     assert taken.read_text().split() == list(secrets_of(simulator).values())
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import runpy
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from airflow.models import Connection
@@ -15,7 +13,7 @@ from sqlalchemy import delete
 
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import deferral
-from tests.conftest import DAGS_FOLDER
+from tests.support.dags_folder import load_dags, run_dag
 
 pytestmark = [pytest.mark.slow("runs whole DAGs"), pytest.mark.dag]
 
@@ -49,15 +47,11 @@ def _stored_connection(airflow_db: None, simulator: Simulator) -> Iterator[None]
         session.execute(delete(Connection).where(Connection.conn_id == "planasonix_stored"))
 
 
-@pytest.mark.usefixtures("_stored_connection")
+@pytest.mark.usefixtures("dags_folder", "_stored_connection")
 def test_a_trigger_finds_the_connection_that_is_in_airflows_database(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferral, "DEFER_SETTLE_TIME", timedelta(0))
-    path = DAGS_FOLDER / "with_stored_connection.py"
-    path.write_text(DAG_FILE)
-    dag: Any = runpy.run_path(str(path))["dag"]
-    state = dag.test().state
-    assert str(getattr(state, "value", state)) == "success"
+    assert run_dag(load_dags("with_stored_connection", DAG_FILE)["dag"]) == "success"
     (job,) = simulator.jobs()
     assert job.status == "succeeded"

@@ -1,12 +1,18 @@
-"""Registers the assets of the DAGs folder in Airflow, as its DAG processor does."""
+"""Loads and runs DAGs in the DAGs folder of the tests; Airflow runs only DAGs in this folder.
+
+The fixture ``dags_folder`` empties it after each test.
+"""
 
 from __future__ import annotations
 
+import runpy
+import shutil
 from importlib.metadata import version
 from typing import Any
 
 from packaging.version import Version
 
+from dev.processes import EXAMPLE_DAGS
 from tests.conftest import DAGS_FOLDER
 
 AIRFLOW = Version(version("apache-airflow"))
@@ -14,8 +20,28 @@ AIRFLOW = Version(version("apache-airflow"))
 IS_AIRFLOW_3_0 = Version("3") <= AIRFLOW < Version("3.1")
 
 
-def make_assets_known(kind: Any, dags: list[Any]) -> None:
-    """Register the assets of DAGs in the DAGs folder.
+def load_dags(name: str, source: str) -> dict[str, Any]:
+    """Write a file into the folder, and return what it defines."""
+    path = DAGS_FOLDER / f"{name}.py"
+    path.write_text(source)
+    return runpy.run_path(str(path))
+
+
+def load_example(name: str) -> dict[str, Any]:
+    """Copy a file of example_dags/, with its YAML file if it has one, and return what it defines."""
+    for path in EXAMPLE_DAGS.glob(f"{name}.*"):
+        shutil.copy(path, DAGS_FOLDER)
+    return runpy.run_path(str(DAGS_FOLDER / f"{name}.py"))
+
+
+def run_dag(dag: Any) -> str:
+    """Run a DAG in this process, and return the state of its run."""
+    state = dag.test().state
+    return str(getattr(state, "value", state))
+
+
+def register_assets(kind: Any, dags: list[Any]) -> None:
+    """Register the assets of DAGs in the folder, as the DAG processor does.
 
     ``dag.test()`` of Airflow 3.1 and 3.2 does it only once, and that of 3.0 never.
     """
