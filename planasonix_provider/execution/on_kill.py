@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from planasonix_provider.api import client
 from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill
 from planasonix_provider.api.retry import ON_KILL
-from planasonix_provider.clock import loop_time, utcnow
+from planasonix_provider.clock import loop_time, sleep, utcnow
 from planasonix_provider.execution.options import StartOptions
 from planasonix_provider.hooks.planasonix import PlanasonixHook
 from planasonix_provider.triggers.task_state import ApiServerHealth, runs_elsewhere
@@ -39,6 +40,8 @@ SEARCH_INTERVAL_SECONDS = 0.4
 SEARCH_TRIES = 4
 #: Seconds after which the search ends, to leave time to cancel, or to log that nothing was found.
 SEARCH_TIMEOUT_SECONDS = 2.5
+#: Seconds to wait for the SIGKILL, twice as long as Airflow needs: it sends it five seconds after the first signal.
+MAX_SIGKILL_WAIT_SECONDS = 10.0
 
 
 class OnKillHandler:
@@ -165,22 +168,32 @@ class OnKillHandler:
 
     def _leave_to_the_next_try(self) -> None:
         """Leave the work to the next try, unless Airflow answers that there is none."""
-        if not (self.target or self._criteria):
-            return
+        has_work = bool(self.target or self._criteria)
         name = capitalize(self.target.name) if self.target else "What was started"
         reason = "Its process had stood still."
         if self._is_api_server_lost:
             reason = "Airflow's API server does not answer, and Airflow kills tasks after three failed heartbeats."
-            # Airflow may end this process before it answers, so this line comes first.
-            self._log.warning(
-                "The task was killed. %s %s is left to the retry, unless Airflow answers now.", reason, name
-            )
+            if has_work:
+                # Airflow may end this process before it answers, so this line comes first.
+                self._log.warning(
+                    "The task was killed. %s %s is left to the retry, unless Airflow answers now.", reason, name
+                )
+            self._wait_for_sigkill()
+        if not has_work:
+            return
         goes_on = runs_elsewhere(self._ti)
         if goes_on is False:
             return
         self.target = self._criteria = None
         unknown = " Airflow could not be asked for the task's state." if goes_on is None else ""
         self._add_kill_message(f"{reason}{unknown} {name} was not cancelled: the next try goes on with it.")
+
+    def _wait_for_sigkill(self) -> None:
+        """Wait for the end of this process if its supervisor would not survive a request."""
+        if not AIRFLOW_V_3_2_PLUS and self._api_server.is_lost():
+            # The supervisors of Airflow 3.0 and 3.1 fail at a request that the API server does not answer, such as the
+            # report that a task has failed. They then never send the SIGKILL, and the process waits forever.
+            sleep(MAX_SIGKILL_WAIT_SECONDS)
 
     def _cancel_at_ctrl_c(self) -> None:
         """Cancel the work of a task that runs inside ``airflow dags test``. No later try will."""

@@ -9,6 +9,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from pytest_mock import MockerFixture
 
 from planasonix_provider.api.client import ClientConfig
@@ -16,6 +17,7 @@ from planasonix_provider.execution import on_kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import task_state as triggers_killed
+from planasonix_provider.triggers.task_state import ApiServerHealth
 from planasonix_provider.waiting import outages, stall_detector
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.airflow_health import ApiServer, serving
@@ -336,6 +338,7 @@ class TestKillWhileTheApiServerIsDown:
             monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", server.execution_url)
             # The kill sends the second request. On a slow machine, its response takes longer than MAX_HEALTH_SECONDS.
             monkeypatch.setattr(triggers_killed, "MAX_HEALTH_SECONDS", 30)
+            monkeypatch.setattr(on_kill, "MAX_SIGKILL_WAIT_SECONDS", 0.01)
             yield server
 
     @pytest.fixture
@@ -365,6 +368,36 @@ class TestKillWhileTheApiServerIsDown:
             f"The task was killed. {why} Airflow could not be asked for the task's state. Job {job.id} was not "
             "cancelled: the next try goes on with it.",
         ]
+
+    @pytest.fixture
+    def events(self, goes_on: MagicMock, mocker: MockerFixture) -> list[object]:
+        """The seconds of each sleep, and "request" for each request to the supervisor."""
+        events: list[object] = []
+        mocker.patch.object(on_kill, "sleep", events.append)
+        goes_on.side_effect = lambda ti: events.append("request")
+        return events
+
+    def test_waits_for_the_sigkill_before_a_request_that_the_supervisor_does_not_survive(
+        self, server: ApiServer, simulator: Simulator, events: list[object]
+    ) -> None:
+        # tests/system/test_deaths.py shows that the process ends.
+        self._killed(server, simulator, sync())
+        assert events == (["request"] if AIRFLOW_V_3_2_PLUS else [on_kill.MAX_SIGKILL_WAIT_SECONDS, "request"])
+
+    def test_sends_the_request_at_once_if_the_server_answers_again(
+        self, server: ApiServer, simulator: Simulator, events: list[object], mocker: MockerFixture
+    ) -> None:
+        mocker.patch.object(ApiServerHealth, "is_lost", side_effect=[True, False])
+        self._killed(server, simulator, sync())
+        assert events == ["request"]
+
+    @pytest.mark.skipif(AIRFLOW_V_3_2_PLUS, reason="the supervisor survives the task's report")
+    def test_waits_for_the_sigkill_if_the_task_waits_for_the_job_of_another(
+        self, server: ApiServer, simulator: Simulator, events: list[object]
+    ) -> None:
+        simulator.workspace.start_sync(CONNECTION)
+        self._killed(server, simulator, sync(on_conflict="wait"))
+        assert events == [on_kill.MAX_SIGKILL_WAIT_SECONDS]
 
     @pytest.mark.parametrize("has_next_try", [True, False])
     def test_obeys_the_response_of_airflow(
