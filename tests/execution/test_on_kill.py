@@ -41,6 +41,9 @@ from tests.support.task_runs import Log, Run, context, record
 from tests.support.time_travel import TravelledClock
 
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
+needs_a_fragile_supervisor = pytest.mark.skipif(
+    AIRFLOW_V_3_2_PLUS, reason="from Airflow 3.2 on, the supervisor survives a request that has no response"
+)
 Operator = TypeVar("Operator", bound=BaseOperator)
 WITH_SHORT_TIMEOUTS = ClientConfig.with_short_timeouts
 
@@ -377,13 +380,22 @@ class TestKillWhileTheApiServerIsDown:
         goes_on.side_effect = lambda ti: events.append("request")
         return events
 
+    @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="the supervisor of Airflow 3.0 and 3.1 does not survive it")
+    def test_sends_the_request_at_once_to_a_supervisor_that_survives_it(
+        self, server: ApiServer, simulator: Simulator, events: list[object]
+    ) -> None:
+        self._killed(server, simulator, sync())
+        assert events == ["request"]
+
+    @needs_a_fragile_supervisor
     def test_waits_for_the_sigkill_before_a_request_that_the_supervisor_does_not_survive(
         self, server: ApiServer, simulator: Simulator, events: list[object]
     ) -> None:
         # tests/system/test_deaths.py shows that the process ends.
         self._killed(server, simulator, sync())
-        assert events == (["request"] if AIRFLOW_V_3_2_PLUS else [on_kill.MAX_SIGKILL_WAIT_SECONDS, "request"])
+        assert events == [on_kill.MAX_SIGKILL_WAIT_SECONDS, "request"]
 
+    @needs_a_fragile_supervisor
     def test_sends_the_request_at_once_if_the_server_answers_again(
         self, server: ApiServer, simulator: Simulator, events: list[object], mocker: MockerFixture
     ) -> None:
@@ -391,7 +403,7 @@ class TestKillWhileTheApiServerIsDown:
         self._killed(server, simulator, sync())
         assert events == ["request"]
 
-    @pytest.mark.skipif(AIRFLOW_V_3_2_PLUS, reason="the supervisor survives the task's report")
+    @needs_a_fragile_supervisor
     def test_waits_for_the_sigkill_if_the_task_waits_for_the_job_of_another(
         self, server: ApiServer, simulator: Simulator, events: list[object]
     ) -> None:
