@@ -1,13 +1,14 @@
 """Compares the metrics that Airflow has sent with the simulator's ledger.
 
 A StatsD server counts the starts and ends that tasks have sent, for each connection in Planasonix. Metrics have no job
-ids, but nearly every task of the storm has its own connection. The counts must match the ledger, with two exceptions:
+ids, but nearly every task of the storm has its own connection. The counts must match the ledger, with these exceptions:
 
 - A process that is killed between the API's response and the counter loses one start or one end. So at most one may be
   missing for each job or backfill that a kill disturbed. Marking or clearing a task by hand is a kill, too.
 - A task that attaches to the work of another task counts the end a second time. So does a retry, if the killed try
-  had counted the work but not stored its record. If the API shows no metadata, a task whose start was lost may also
-  count the start of the task that it attaches to.
+  had counted the work but not stored its record.
+- If the API shows no metadata, a task whose start was lost may take the work of another task for its own, and count its
+  start and its end again.
 """
 
 from __future__ import annotations
@@ -109,8 +110,10 @@ def disagreements(history: History) -> Iterator[tuple[str, str | None]]:
             text = f"{one.connection_id}: {sent[one.connection_id, what]} {what} sent, {recorded[what]} in the ledger"
             if missing > 0:
                 yield text, "metrics lost with a killed process" if missing <= excused else one.runs_on(missing, what)
-            elif -missing <= one.attached and (what != "started" or not history.settings.get("show_metadata")):
+            elif what != "started" and -missing <= one.attached:
                 yield text, "metrics of attached tasks"
+            elif -missing <= one.others and not history.settings.get("show_metadata"):
+                yield text, "metrics of the work of another task, which has no metadata"
             else:
                 yield text, "metrics sent again after a kill" if -missing <= excused else None
 
@@ -128,6 +131,8 @@ class _Connection:
         self._tasks = {task.name: task for task in tasks}
         #: The number of tasks that may attach to the work of another task.
         self.attached = sum(task.on_conflict == "attach" for task in tasks)
+        #: The number of tasks that may take the work of another task for their own.
+        self.others = max(len(tasks) - 1, 0)
 
     def is_disturbed(self, work: Work, what: str) -> bool:
         """Return whether a kill may have hit the process that counts."""

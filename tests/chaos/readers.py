@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 LONG = HUGE[:100_000]
 # Matches lines of a task's log that name work or report trouble.
 _RELEVANT = re.compile(
-    r"\b(job|bf|backfill)_\w+|starting|on_kill|killed|Killed|SIG|could not|[Cc]hecking|unknown|::endgroup::"
+    r"\b(job|bf|backfill)_\w+|starting|about to start|on_kill|killed|Killed|SIG|could not|[Cc]hecking|unknown"
+    r"|::endgroup::"
 )
 # Matches a supervisor's line about a task's failed heartbeat, in the log of its component.
 _HEARTBEAT = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,13 @@ def tries(*times: tuple[float, float, str], max_tries: int = 0) -> list[Try]:
 
 
 def task(state: str = "success", returned: str | None = "job_1", **more: Any) -> Task:
-    how = {"tries": tries((0, 40, state)), **more}
-    return Task(name="load", connection_id="conn_load", state=state, returned=returned, **how)
+    how = {"name": "load", "tries": tries((0, 40, state)), **more}
+    return Task(connection_id="conn_load", state=state, returned=returned, **how)
+
+
+def other(**more: Any) -> Task:
+    """Return a second task on the same connection, with the same job."""
+    return task(name="other", **more)
 
 
 def action(when: float, kind: str, **facts: Any) -> Action:
@@ -65,9 +71,9 @@ def event(when: float, source: str, text: str) -> Event:
     return Event(at=at(when), task="load", source=source, text=text)
 
 
-def history(one: Task, *what: Work | Action | Event, **more: Any) -> History:
+def history(one: Task, *what: Work | Action | Event, others: Sequence[Task] = (), **more: Any) -> History:
     return History(
-        tasks=[one],
+        tasks=[one, *others],
         works=[each for each in what if isinstance(each, Work)],
         actions=[each for each in what if isinstance(each, Action)],
         events=[each for each in what if isinstance(each, Event)],
@@ -94,6 +100,19 @@ FAILED = {"state": "failed", "returned": None}
 RETRIED = {"tries": tries((0, 10, "failed"), (12, 40, "success"), max_tries=1)}
 #: Airflow should not make the second try: it treated a running task as an orphan.
 RESET = {"tries": tries((0, 10, "failed"), (12, 40, "success"))}
+
+
+def took_the_job_of_another(search: float = 13, **settings: bool) -> History:
+    """Return a history in which try 2 of a task searches for the job of try 1, and returns that of another task."""
+    return history(
+        task(tries=tries((0, 10, "failed"), (12, 70, "success"), max_tries=1)),
+        job(1, 40, 60, task="other"),
+        action(9, "kill_task", signal="SIGKILL"),
+        event(search, "task", "[2] Try 1 was about to start a job when it ended; looking for that job."),
+        others=[other()],
+        settings=settings,
+    )
+
 
 CLEAN = {
     "one job": history(task(), job(1, 5, 30)),
@@ -129,14 +148,7 @@ CLEAN = {
         event(56, "task", "[1] ::endgroup::"),
     ),
     "a job that failed for good": history(task(**FAILED), job(1, 1, 30, "failed")),
-    "attached to the job of another task": History(
-        tasks=[
-            task(),
-            Task(name="other", connection_id="conn_load", state="success", returned="job_1", on_conflict="attach"),
-        ],
-        works=[job(1, 5, 30)],
-        ended=at(600),
-    ),
+    "attached to the job of another task": history(task(), job(1, 5, 30), others=[other(on_conflict="attach")]),
     "ended by Airflow, and cancelled": history(
         task(returned="job_2", **RETRIED),
         cancelled(1, 1, 11),
@@ -220,11 +232,15 @@ PLANTED = {
     "lost: on the connection of another task": ("lost", history(task(), job(1, 5, 30, connection_id="conn_other"))),
     "lost: returned the job of another task": (
         "lost",
-        History(
-            tasks=[task(), Task(name="other", connection_id="conn_load", state="success", returned="job_1")],
-            works=[job(1, 5, 30)],
-            ended=at(600),
-        ),
+        history(task(), job(1, 5, 30), others=[other()]),
+    ),
+    "lost: returned the job of another task, although the API shows metadata": (
+        "lost",
+        took_the_job_of_another(show_metadata=True),
+    ),
+    "lost: returned the job of another task without a search at that time": (
+        "lost",
+        took_the_job_of_another(search=100),
     ),
     "doubled: two at a time": ("doubled", history(task(returned="job_2"), job(1, 5, 30), job(2, 13, 35))),
     "doubled: one key used twice": (
@@ -585,6 +601,7 @@ ALLOWED = {
         action(10, "clear", state="success"),
         refusal(11, 8, "writes"),
     ),
+    "took the work of another task for that of its lost start, without metadata": took_the_job_of_another(),
     "ended by itself before a cancel was due": history(
         task(**FAILED), job(1, 1, 28), action(20, "mark_failed", state="running")
     ),

@@ -12,7 +12,7 @@ from tests.chaos.auditor import audit
 from tests.chaos.history import Counted, History
 from tests.chaos.metrics import EXPECTED, MetricsListener, disagreements
 from tests.chaos.report import report
-from tests.chaos.test_auditor import action, cancelled, found, history, job, task
+from tests.chaos.test_auditor import action, cancelled, found, history, job, other, task, took_the_job_of_another
 
 
 def counted(**numbers: int) -> dict[str, Any]:
@@ -32,8 +32,8 @@ AGREE = {
     "an attached task has sent the end, too": history(
         task(on_conflict="attach"), job(1, 5, 30), **counted(started=1, succeeded=2)
     ),
-    "an attached task mistakes the start of another task for its own": history(
-        task(on_conflict="attach"), job(1, 5, 30), **counted(started=2, succeeded=2)
+    "a task takes the job of another task for its own": took_the_job_of_another().model_copy(
+        update=counted(started=2, succeeded=2)
     ),
     "the cancel of a clear": history(
         task(returned="job_2"),
@@ -57,8 +57,9 @@ DISAGREE = {
     ),
     "an attached task has sent the start although it can recognise its own": (
         history(
-            task(on_conflict="attach"),
+            task(),
             job(1, 5, 30),
+            others=[other(on_conflict="attach")],
             settings={"show_metadata": True},
             **counted(started=2, succeeded=2),
         ),

@@ -13,11 +13,13 @@ from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
 from tests.support.attempts import (
     POINTS,
     Make,
+    at_that_moment,
     check_only_work,
     die_at,
     id_of,
     old_work,
     show_nothing,
+    start_theirs,
     start_theirs_of,
     take,
 )
@@ -46,6 +48,18 @@ class TestRetry:
         run = drive(lambda: make(deferrable=deferrable), notes, try_number=2)
         check_only_work(run, simulator)
         assert starts(simulator) == 1
+
+    def test_takes_the_job_of_another_task_if_no_metadata_distinguishes_it(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.workspace.configure(honour_idempotency=False, show_metadata=False, conflict="unnamed")
+        notes = die_at(sync, "after the record")
+        at_that_moment(monkeypatch, lambda: start_theirs(simulator))
+        run = drive(lambda: sync(on_conflict="wait"), notes, try_number=2)
+        (theirs,) = started(simulator)
+        assert (run.error, id_of(run)) == (None, theirs.id)
+        assert "Try 1 was about to start a job when it ended; looking for that job." in run.said
+        assert f"Started job {theirs.id}" in run.said
 
     def test_continues_running_work(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         notes = die_at(make, "while it waited")
