@@ -26,7 +26,7 @@ from tests.support.task_runs import Run, drive
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 
 
-pytestmark = pytest.mark.usefixtures("without_airflow")
+pytestmark = pytest.mark.usefixtures("without_airflow", "travel")
 
 
 def details_of(run: Run) -> dict[str, Any]:

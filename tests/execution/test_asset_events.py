@@ -25,6 +25,8 @@ from tests.support.attempts import die_at
 from tests.support.scenarios import CONNECTION, backfill, routes_asked, sync
 from tests.support.task_runs import Run, context, drive
 
+pytestmark = pytest.mark.usefixtures("travel")
+
 S3 = Asset("s3://bucket/orders")
 HAS_REFERENCES = hasattr(Asset, "ref")
 

@@ -22,6 +22,8 @@ from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, r
 from tests.support.task_runs import Run, context, drive
 from tests.support.time_travel import simulated_time
 
+pytestmark = pytest.mark.usefixtures("travel")
+
 
 class TestBackfillThatSucceeds:
     def test_returns_the_results_of_all_jobs(self, simulator: Simulator, deferrable: bool) -> None:
@@ -200,7 +202,6 @@ class TestBackfillThatFails:
         assert "To end it: `" in str(run.error)
 
     @pytest.mark.parametrize("status", [404, 409])
-    @pytest.mark.usefixtures("travel")
     def test_is_cancelled_although_the_cancel_of_one_job_fails(self, simulator: Simulator, status: int) -> None:
         simulator.plan_backfill(
             CONNECTION, queued_seconds=0, jobs=12, parallel=12, job_seconds=60, cancelling_seconds=0.05
@@ -235,7 +236,6 @@ class TestBackfillThatFails:
         assert drive(backfill).error is None
         assert len(reads) > 1
 
-    @pytest.mark.usefixtures("travel")
     def test_keeps_running_without_cancel_on_kill(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=60)
         run = drive(lambda: backfill(deferrable=deferrable, timeout=0.2, cancel_on_kill=False))

@@ -54,6 +54,7 @@ class TestConflict:
         assert isinstance(run.error, AirflowSkipException)
         assert str(run.error).startswith("Skipped, as on_conflict='skip' says. POST ")
 
+    @pytest.mark.usefixtures("travel")
     def test_attaches_to_the_job_and_logs_its_owner(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.workspace.configure(show_metadata=True)
         simulator.plan(CONNECTION, queued_seconds=0, running_seconds=2)

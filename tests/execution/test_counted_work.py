@@ -19,6 +19,8 @@ from tests.support.scenarios import CONNECTION, backfill, fail_starts, is_asked,
 from tests.support.statsd import StatsdServer
 from tests.support.task_runs import drive
 
+pytestmark = pytest.mark.usefixtures("travel")
+
 
 @pytest.fixture
 def work_tags(make: Make) -> dict[str, str]:
@@ -45,7 +47,6 @@ def test_a_success_is_counted_with_duration_rows_and_delay(
     assert 0 <= delay.value < 60_000
 
 
-@pytest.mark.usefixtures("travel")
 def test_a_start_whose_id_is_not_stored_is_counted_once(
     make: Make, simulator: Simulator, statsd: StatsdServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +70,6 @@ def test_a_failure_is_counted(make: Make, simulator: Simulator, deferrable: bool
     assert statsd.totals() == {"started": 1, "failed": 1}
 
 
-@pytest.mark.usefixtures("travel")
 def test_the_cancel_at_the_deadline_is_counted_once(
     make: Make, simulator: Simulator, deferrable: bool, statsd: StatsdServer, work_tags: dict[str, str]
 ) -> None:
@@ -95,7 +95,7 @@ def test_work_that_a_person_cancels_is_counted(simulator: Simulator, deferrable:
 def test_the_cancel_of_a_kill_is_counted_after_the_signal_handler(simulator: Simulator, statsd: StatsdServer) -> None:
     simulator.plan(CONNECTION, running_seconds=3600)
     notes: dict[str, Any] = {}
-    killed(simulator, sync(poll_interval=3600), notes=notes, once=lambda: statsd.totals()["started"] == 1)
+    killed(simulator, sync(), notes=notes, once=lambda: statsd.totals()["started"] == 1)
     assert statsd.totals() == {"started": 1, "cancelled": 1}
     drive(sync, notes, try_number=2)
     totals = statsd.totals()

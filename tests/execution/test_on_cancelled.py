@@ -27,6 +27,7 @@ def is_running(simulator: Simulator) -> bool:
     return any(job.status == "running" for job in simulator.jobs())
 
 
+@pytest.mark.usefixtures("travel")
 class TestATryWhoseWorkAPersonCancels:
     def test_fails_without_a_retry_with_fail(self, make: Make, simulator: Simulator, deferrable: bool) -> None:
         take(simulator, 60)

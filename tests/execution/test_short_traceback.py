@@ -19,6 +19,8 @@ from planasonix_provider.simulator import Simulator
 from tests.support.scenarios import CONNECTION, killed, sync
 from tests.support.task_runs import drive
 
+pytestmark = pytest.mark.usefixtures("travel")
+
 PACKAGE = Path(planasonix_provider.__file__).parent
 
 

@@ -49,6 +49,7 @@ from tests.support.task_runs import Run, context, drive, record
 from tests.support.time_travel import TravelledClock
 
 
+@pytest.mark.usefixtures("travel")
 class TestLostResponse:
     @pytest.mark.parametrize(
         ("kind", "status"),
@@ -347,14 +348,14 @@ class TestRefusedStart:
 class TestKillDuringTheStart:
     def test_cancels_the_work(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 60)
-        fail_starts(simulator, "hang", when="after", seconds=2)
+        fail_starts(simulator, "hang", when="after", seconds=0.5)
         killed(simulator, make(), route=START_ROUTES[make is backfill], is_answered=False)
         (one,) = started(simulator)
         assert one.status in ("cancelling", "cancelled")
 
     def test_by_a_timeout_cancels_the_work(self, make: Make, simulator: Simulator) -> None:
         take(simulator, 60)
-        fail_starts(simulator, "hang", when="after", seconds=2)
+        fail_starts(simulator, "hang", when="after", seconds=0.5)
 
         def time_out() -> None:
             raise Killed

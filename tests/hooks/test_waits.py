@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
+from planasonix_provider import clock
 from planasonix_provider.api.errors import (
     DETAILS,
     PlanasonixJobCancelledError,
@@ -28,7 +29,7 @@ CONNECTION = "conn_01jq8k2m3n4p5q6r7s8t9u0v1"
 WINDOW = BackfillBody.model_validate({"start_at": "2025-01-01T00:00:00Z", "end_at": "2025-03-01T00:00:00Z"})
 Kind = Literal["job", "backfill"]
 
-pytestmark = pytest.mark.usefixtures("simulator")
+pytestmark = pytest.mark.usefixtures("simulator", "travel")
 
 
 @pytest.fixture(params=["job", "backfill"])
@@ -56,7 +57,7 @@ def wait(kind: Kind, work_id: str, *, blocking: bool, **how: Any) -> Any:
     with PlanasonixHook() as hook:
         if blocking:
             return getattr(hook, f"wait_for_{kind}")(work_id, **how)
-        return asyncio.run(getattr(hook.aio, f"wait_for_{kind}")(work_id, **how))
+        return clock.run(getattr(hook.aio, f"wait_for_{kind}")(work_id, **how))
 
 
 def test_returns_succeeded_work(simulator: Simulator, kind: Kind, blocking: bool) -> None:
@@ -151,7 +152,7 @@ def test_concurrent_waits_share_their_requests(simulator: Simulator) -> None:
         hook = PlanasonixHook()
         return await asyncio.gather(*(hook.aio.wait_for_job(job_id, poll_interval=0.5) for job_id in job_ids))
 
-    jobs = asyncio.run(wait_for_all())
+    jobs = clock.run(wait_for_all())
     assert [job.id for job in jobs] == job_ids
     assert all(job.metrics.rows_loaded == 44_802 for job in jobs)
     looks = [request for request in simulator.requests if request.route == "list_jobs"]

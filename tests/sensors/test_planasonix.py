@@ -29,7 +29,9 @@ from tests.conftest import API_KEY
 from tests.support.example_tasks import SENSORS
 from tests.support.scenarios import CONNECTION, routes_asked
 from tests.support.task_runs import HAS_NOTES, Run, context, drive
-from tests.support.time_travel import simulated_time
+from tests.support.time_travel import BEGAN, TravelledClock
+
+pytestmark = pytest.mark.usefixtures("travel")
 
 Mode = dict[str, Any]
 
@@ -74,14 +76,12 @@ class TestAJobThatLagsBehindTheList:
         return job_sensor(job.id, deferrable=True, **parameters).execute_complete(context(Run()), payload), job.id
 
     @pytest.mark.parametrize("failed", [None, ["failed", "running"]])
-    @pytest.mark.usefixtures("travel")
     def test_is_polled_again(self, simulator: Simulator, failed: list[str] | None) -> None:
         result, job_id = self.resume(simulator, 2, failed_states=failed)
         assert (result["job_id"], result["status"]) == (job_id, "succeeded")
         assert result["metrics"]["rows_loaded"] == 44_802
         assert routes_asked(simulator) == ["get_job"] * 3
 
-    @pytest.mark.usefixtures("travel")
     def test_counts_as_listed_if_it_still_lags_behind(self, simulator: Simulator) -> None:
         result, job_id = self.resume(simulator, None)
         assert (result["job_id"], result["status"], result["metrics"]) == (job_id, "succeeded", None)
@@ -149,7 +149,6 @@ class TestAJob:
         ],
         ids=["default", "soft_fail", "never_fail"],
     )
-    @pytest.mark.usefixtures("travel")
     def test_that_takes_too_long_is_not_cancelled(
         self, simulator: Simulator, mode: Mode, parameters: dict[str, Any], error: type[Exception]
     ) -> None:
@@ -160,7 +159,6 @@ class TestAJob:
         assert simulator.job(job.id).status == "running"
         assert set(routes_asked(simulator)) == {"get_job"}
 
-    @pytest.mark.usefixtures("travel")
     def test_that_ended_just_before_the_timeout_counts(self, simulator: Simulator, mode: Mode) -> None:
         job = start_sync(simulator, running_seconds=700)
         run = drive(lambda: job_sensor(job.id, poke_interval=600, timeout=900, **mode))
@@ -217,7 +215,6 @@ def test_a_missing_airflow_connection_is_an_error(mode: Mode) -> None:
 
 
 class TestPoking:
-    @pytest.mark.usefixtures("travel")
     def test_uses_one_client(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         clients: list[Client] = []
         make = Client.__init__
@@ -237,16 +234,14 @@ class TestPoking:
         assert not job_sensor(job.id).poke(context(Run()))
         assert job_sensor(job.id, allowed_states=["running", "queued"]).poke(context(Run()))
 
-    def test_counts_the_timeout_from_the_first_poke(self, simulator: Simulator) -> None:
-        with simulated_time() as travel:
-            job = start_sync(simulator, running_seconds=86_400)
-            run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=300, timeout=3_000))
-            assert isinstance(run.error, AirflowSensorTimeout)
-            assert travel.passed == pytest.approx(3_000, abs=301)
-            assert len(run.executions) == 11
+    def test_counts_the_timeout_from_the_first_poke(self, simulator: Simulator, travel: TravelledClock) -> None:
+        job = start_sync(simulator, running_seconds=86_400)
+        run = drive(lambda: job_sensor(job.id, mode="reschedule", poke_interval=300, timeout=3_000))
+        assert isinstance(run.error, AirflowSensorTimeout)
+        assert travel.passed == pytest.approx(3_000, abs=301)
+        assert len(run.executions) == 11
 
     @needs_notes
-    @pytest.mark.usefixtures("travel")
     def test_stores_an_outage_for_the_next_process(self, simulator: Simulator) -> None:
         job = start_sync(simulator, running_seconds=7_200)
         simulator.fail("status", route="get_job", status=503, times=3, skip=2)
@@ -256,7 +251,6 @@ class TestPoking:
         assert run.notes == {}
 
     @needs_notes
-    @pytest.mark.usefixtures("travel")
     def test_ignores_the_outage_of_the_previous_try(self, simulator: Simulator) -> None:
         run = Run()
         run.notes["planasonix_unseen_since"] = {"try": 1, "since": "2025-03-27T00:00:00+00:00"}
@@ -266,7 +260,6 @@ class TestPoking:
         assert not job_sensor(job.id, mode="reschedule").poke(context(run, try_number=2))
         assert run.notes["planasonix_unseen_since"]["try"] == 2
 
-    @pytest.mark.usefixtures("travel")
     def test_sends_nothing_during_a_retry_after(self, simulator: Simulator) -> None:
         job = start_sync(simulator, running_seconds=900)
         simulator.fail("status", route="get_job", status=429, headers={"Retry-After": "600"})
@@ -276,12 +269,12 @@ class TestPoking:
 
     def test_polls_less_often_if_the_rate_limit_is_nearly_exhausted(self, simulator: Simulator) -> None:
         # All polls are within one minute, which is the window of the rate limit.
-        with simulated_time(datetime.now(UTC).replace(second=1)):
-            simulator.rate_limit.configure(60)
-            for _ in range(50):
-                simulator.rate_limit.consume(simulator.api_key)
-            job = start_sync(simulator, running_seconds=50)
-            run = drive(lambda: job_sensor(job.id, poke_interval=2))
+        assert BEGAN.second + 45 < 60
+        simulator.rate_limit.configure(60)
+        for _ in range(50):
+            simulator.rate_limit.consume(simulator.api_key)
+        job = start_sync(simulator, running_seconds=40)
+        run = drive(lambda: job_sensor(job.id, poke_interval=2))
         assert run.error is None
         assert [request.status for request in simulator.requests] == [200] * len(simulator.requests)
         assert len(simulator.requests) < 10
@@ -361,7 +354,6 @@ class TestASync:
         assert run.error is None
         assert (run.result["job_id"], run.result["status"]) == (job.id, "succeeded")
 
-    @pytest.mark.usefixtures("travel")
     def test_that_was_created_before_does_not_count(self, simulator: Simulator, mode: Mode) -> None:
         old = start_sync(simulator, queued_seconds=0, running_seconds=0)
         run = drive(lambda: sync_sensor(since=old.created_at + timedelta(milliseconds=1), timeout=0.2, **mode))
@@ -392,7 +384,6 @@ class TestASync:
         following = start_sync(simulator, queued_seconds=0, running_seconds=0)
         assert drive(lambda: sync_sensor(**mode)).result["job_id"] == following.id
 
-    @pytest.mark.usefixtures("travel")
     def test_of_another_connection_or_a_backfill_does_not_count(self, simulator: Simulator, mode: Mode) -> None:
         start_sync(simulator, "conn_demo_01", queued_seconds=0, running_seconds=0)
         simulator.plan_backfill(CONNECTION, queued_seconds=0, job_seconds=0)
@@ -407,25 +398,25 @@ class TestASync:
         assert run.result["job_id"] == job.id
 
     @pytest.mark.slow("simulates hours of polls")
-    def test_search_does_not_read_the_whole_day_before_at_each_poll(self, simulator: Simulator) -> None:
-        with simulated_time() as travel:
-            simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=30)
-            for _ in range(300):
-                simulator.workspace.start_sync(CONNECTION)
-                travel.sleep(60)
-            simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=7_200)
-            since = simulator.workspace.clock() + timedelta(seconds=1)
-            late = simulator.workspace.start_sync(CONNECTION)
-            run = drive(lambda: sync_sensor(by="finished", since=since, poke_interval=60, deferrable=True))
+    def test_search_does_not_read_the_whole_day_before_at_each_poll(
+        self, simulator: Simulator, travel: TravelledClock
+    ) -> None:
+        simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=30)
+        for _ in range(300):
+            simulator.workspace.start_sync(CONNECTION)
+            travel.sleep(60)
+        simulator.plan(CONNECTION, times=None, queued_seconds=0, running_seconds=7_200)
+        since = simulator.workspace.clock() + timedelta(seconds=1)
+        late = simulator.workspace.start_sync(CONNECTION)
+        run = drive(lambda: sync_sensor(by="finished", since=since, poke_interval=60, deferrable=True))
         assert run.error is None
         assert run.result["job_id"] == late.id
         polls = 120
         assert len(simulator.requests) < polls * 6, "three lists, the running sync, and sometimes the newest one"
 
     def test_costs_one_request_per_poke_if_failures_are_ignored(self, simulator: Simulator) -> None:
-        with simulated_time():
-            start_sync(simulator, running_seconds=60)
-            run = drive(lambda: sync_sensor(on_failure="wait", timeout=12, poke_interval=5))
+        start_sync(simulator, running_seconds=60)
+        run = drive(lambda: sync_sensor(on_failure="wait", timeout=12, poke_interval=5))
         assert isinstance(run.error, AirflowSensorTimeout)
         assert len(simulator.requests) == 4
 
