@@ -31,7 +31,7 @@ from tests.support.task_runs import Run, context, drive
 TABLES = {"public.orders": 44_802, "sales/2025 ü.items": 0}
 
 
-pytestmark = pytest.mark.usefixtures("without_airflow")
+pytestmark = pytest.mark.usefixtures("without_airflow", "travel")
 
 
 class Lineage:
@@ -230,7 +230,6 @@ class TestASyncThatDoesNotSucceed:
         assert lineage.work["status"] == "cancelled"
         assert "was cancelled before it was done" in lineage.error
 
-    @pytest.mark.usefixtures("travel")
     def test_has_its_job_after_a_timeout(self, simulator: Simulator, run_task: RunTask, deferrable: bool) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         lineage = run_task(sync, deferrable=deferrable, timeout=0.3)

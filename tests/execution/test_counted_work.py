@@ -75,11 +75,11 @@ def test_the_cancel_at_the_deadline_is_counted_once(
 ) -> None:
     take(simulator, 600)
     notes: dict[str, Any] = {}
-    assert isinstance(drive(lambda: make(deferrable=deferrable, timeout=5), notes).error, PlanasonixTimeoutError)
+    assert isinstance(drive(lambda: make(deferrable=deferrable, timeout=0.5), notes).error, PlanasonixTimeoutError)
     assert statsd.totals() == {"started": 1, "cancelled": 1}
     assert statsd.tags(metrics.JOB_CANCELLED) == [work_tags | {"source": "operator"}]
     # The next try finds the cancelled work, and starts again.
-    take(simulator, 1)
+    take(simulator, 0.1)
     drive(lambda: make(deferrable=deferrable), notes, try_number=2)
     totals = statsd.totals()
     assert (totals["started"], totals["cancelled"], totals["succeeded"]) == (2, 1, 1)

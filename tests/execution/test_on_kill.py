@@ -227,9 +227,9 @@ class TestKillAfterASuspension:
 
     @pytest.fixture(autouse=True)
     def _suspended(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stall_detector, "STALL_FRACTION", 0.4 / 300)
+        monkeypatch.setattr(stall_detector, "STALL_FRACTION", 0.1 / 300)
         simulator.plan(CONNECTION, running_seconds=600)
-        simulator.fail("hang", route="get_job", seconds=0.8)
+        simulator.fail("hang", route="get_job", seconds=0.3)
 
     @pytest.fixture
     def goes_on(self, mocker: MockerFixture) -> MagicMock:

@@ -18,6 +18,8 @@ from tests.support.scenarios import CONNECTION, routes_asked, sync
 from tests.support.task_runs import Run, context, drive
 from tests.support.time_travel import simulated_time
 
+pytestmark = pytest.mark.usefixtures("travel")
+
 
 class TestSync:
     def test_returns_a_plain_dict(self, simulator: Simulator, deferrable: bool) -> None:
