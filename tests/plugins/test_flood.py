@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -21,12 +21,13 @@ floods = pytest.mark.slow("sends hundreds of requests in real time")
 
 
 @pytest.fixture(autouse=True)
-def _receivers(assets: Assets, connection: Callable[..., None]) -> None:
+def _receivers(assets: Assets, connection: Callable[..., None]) -> Iterator[None]:
     """A receiver in Airflow's database, and one in the environment."""
-    with create_session() as session:
-        session.execute(delete(Connection).where(Connection.conn_type.in_(["planasonix_webhook", "postgres"])))
     add_receiver("of_database")
     connection("of_environment")
+    yield
+    with create_session() as session:
+        session.execute(delete(Connection).where(Connection.conn_type.in_(["planasonix_webhook", "postgres"])))
 
 
 @pytest.fixture
