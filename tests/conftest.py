@@ -11,6 +11,7 @@ import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,10 @@ interruptible_sleep.MAX_SLICE_SECONDS = 0.05
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Use two workers for each core, because tests wait half of the time for timeouts and the simulator's jobs."""
+    """Use three workers for two cores, because some tests wait for timeouts, threads and processes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not hasattr(os, "sched_getaffinity"):
         return None
-    return 2 * len(os.sched_getaffinity(0))
+    return ceil(1.5 * len(os.sched_getaffinity(0)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
