@@ -27,11 +27,12 @@ from tests.conftest import API_KEY
 from tests.support.openlineage_schema import check_event
 from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, sync
 from tests.support.task_runs import Run, context, drive
+from tests.support.time_travel import TravelledClock
 
 TABLES = {"public.orders": 44_802, "sales/2025 ü.items": 0}
 
 
-pytestmark = pytest.mark.usefixtures("without_airflow", "travel")
+pytestmark = pytest.mark.usefixtures("without_airflow")
 
 
 class Lineage:
@@ -72,8 +73,8 @@ RunTask = Callable[..., Lineage]
 
 
 @pytest.fixture
-def run_task(tmp_path: Path) -> RunTask:
-    """Run a task to its end, and return the event that Airflow's OpenLineage provider sends."""
+def run_task(tmp_path: Path, travel: TravelledClock) -> RunTask:
+    """Run a task to its end in simulated time, and return the event that Airflow's OpenLineage provider sends."""
 
     def run_task(make: Callable[..., Any], *, ti: dict[str, int] | None = None, **parameters: Any) -> Lineage:
         processes: list[Any] = []

@@ -20,7 +20,6 @@ from tests.conftest import API_KEY
 from tests.support.faults import order_fourteen_faults
 from tests.support.scenarios import CONNECTION, backfill, is_asked, meanwhile, routes_asked, the_one
 from tests.support.task_runs import Run, context, drive
-from tests.support.time_travel import simulated_time
 
 pytestmark = pytest.mark.usefixtures("travel")
 
@@ -87,9 +86,8 @@ class TestBackfillThatSucceeds:
     def test_logs_its_progress(self, simulator: Simulator) -> None:
         def logged(deferrable: bool) -> list[str]:
             simulator.reset()
-            with simulated_time():
-                simulator.plan_backfill(CONNECTION, queued_seconds=90, jobs=6, parallel=2, job_seconds=300)
-                run = drive(lambda: backfill(deferrable=deferrable, poll_interval=150))
+            simulator.plan_backfill(CONNECTION, queued_seconds=90, jobs=6, parallel=2, job_seconds=300)
+            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=150))
             return [re.sub(r"bf_\w+", "bf_1", line) for line in run.log.lines]
 
         first_lines = [
@@ -174,17 +172,16 @@ class TestBackfillThatFails:
 
     @pytest.mark.slow("handles thousands of jobs")
     def test_jobs_are_cancelled_at_the_deadline(self, simulator: Simulator, deferrable: bool) -> None:
-        with simulated_time():
-            simulator.plan_backfill(
-                CONNECTION,
-                queued_seconds=0,
-                jobs=9,
-                parallel=4,
-                job_seconds=6_000,
-                jobs_after_cancel=2,
-                cancelling_seconds=10,
-            )
-            run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
+        simulator.plan_backfill(
+            CONNECTION,
+            queued_seconds=0,
+            jobs=9,
+            parallel=4,
+            job_seconds=6_000,
+            jobs_after_cancel=2,
+            cancelling_seconds=10,
+        )
+        run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert str(run.error).endswith("it was running. It was cancelled.")
         assert the_one(simulator).status == "cancelled"
@@ -194,9 +191,8 @@ class TestBackfillThatFails:
         self, simulator: Simulator, deferrable: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("planasonix_provider.waiting.cancellation.CANCEL_POLL_INTERVAL_SECONDS", 60.0)
-        with simulated_time():
-            simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
-            run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
+        simulator.plan_backfill(CONNECTION, queued_seconds=5_000)
+        run = drive(lambda: backfill(deferrable=deferrable, timeout=600, poll_interval=60))
         assert isinstance(run.error, PlanasonixTimeoutError)
         assert "The jobs that it has made were asked to cancel; it is queued, and may make more." in str(run.error)
         assert "To end it: `" in str(run.error)
@@ -213,8 +209,7 @@ class TestBackfillThatFails:
 
     def test_without_results_fails_without_a_retry(self, simulator: Simulator, deferrable: bool) -> None:
         simulator.fail("status", status=403, route="get_job_results", times=None)
-        with simulated_time():
-            run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
+        run = drive(lambda: backfill(deferrable=deferrable, poll_interval=300))
         assert isinstance(run.error, AirflowFailException)
         assert "is over, but its results cannot be fetched" in str(run.error)
 

@@ -16,7 +16,6 @@ from planasonix_provider.simulator import Simulator
 from tests.conftest import API_KEY
 from tests.support.scenarios import CONNECTION, routes_asked, sync
 from tests.support.task_runs import Run, context, drive
-from tests.support.time_travel import simulated_time
 
 pytestmark = pytest.mark.usefixtures("travel")
 
@@ -83,8 +82,7 @@ class TestSync:
             lines = [re.sub(r"job_\w+|http\S+|[\d.,]+ (s|rows?|[kM]B|bytes)\b", "…", line) for line in run.log.lines]
             return lines, result
 
-        with simulated_time():
-            on_a_worker, deferred = logged(deferrable=False), logged(deferrable=True)
+        on_a_worker, deferred = logged(deferrable=False), logged(deferrable=True)
         assert on_a_worker == deferred
         assert len(on_a_worker[0]) == 6, on_a_worker[0]
 
