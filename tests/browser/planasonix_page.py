@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,19 +87,23 @@ class PlanasonixPage:
         path = f"/planasonix/ui/jobs/{conn_id}/{job_id}/cancel"
         assert self.page.request.post(path, headers={"X-Requested-With": "planasonix"}).ok
 
-    def record_pauses(self) -> None:
-        """Start recording how long the tab's script blocks the UI."""
-        self.page.evaluate(
-            "window.pauses = [];"
-            "new PerformanceObserver((list) => window.pauses.push(...list.getEntries().map((entry) => entry.duration)))"
-            ".observe({ type: 'longtask' })"
-        )
+    def cpu_timer(self) -> Callable[[], float]:
+        """Return a function that returns the CPU seconds of the tab's main thread since its last call.
 
-    def longest_pause(self) -> float:
-        """Return the longest pause since the last call, in milliseconds."""
-        longest = float(self.page.evaluate("Math.max(0, ...window.pauses.splice(0))"))
-        print(f"Longest pause: {longest:.0f} ms")
-        return longest
+        Unlike the time that passes, they do not depend on what else the machine runs.
+        """
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        last = 0.0
+
+        def since_last_call() -> float:
+            nonlocal last
+            metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+            passed, last = metrics["TaskDuration"] - last, metrics["TaskDuration"]
+            return float(passed)
+
+        since_last_call()
+        return since_last_call
 
     def advance_clock(self, seconds: int, step: int = 1) -> None:
         """Advance the page's clock, with pauses in which responses arrive."""

@@ -39,8 +39,9 @@ pytestmark = pytest.mark.timeout(900)
 # High enough for the whole page: axe cannot check parts outside the visible area.
 SIZES: tuple[ViewportSize, ...] = ({"width": 1440, "height": 5000}, {"width": 390, "height": 16000})
 TYPICAL: ViewportSize = {"width": 1440, "height": 900}
-#: On an idle machine, users do not notice the pauses. Two busy cores need more time.
-MAX_PAUSE_MS = 500
+#: The CPU seconds for a view with hundreds of rows, which takes half a second. If each row were drawn for each other
+#: row, it would take many seconds.
+MAX_CPU_SECONDS = 3.0
 #: Seconds for which twenty tabs show the page.
 BROWSING_SECONDS = 60
 #: The requests behind the view Jobs: jobs of three states, backfills of two states for the overview, and one rejected
@@ -382,14 +383,14 @@ def test_the_panel_on_the_home_page(plnx: PlanasonixPage, planasonix: Simulator,
 def test_a_thousand_active_jobs_do_not_block_the_page(plnx: PlanasonixPage, planasonix: Simulator) -> None:
     start_jobs(planasonix, 1000)
     plnx.open("overview")
-    plnx.record_pauses()
+    cpu_seconds = plnx.cpu_timer()
     plnx.page.get_by_role("link", name="Jobs", exact=True).click()
     plnx.page.get_by_label("Airflow connection").select_option(CONN_ID)
     jobs = plnx.rows("Jobs, newest first")
     for _ in range(3):
         expect(jobs).to_have_count(50)
         plnx.page.get_by_role("navigation", name="Pages").get_by_role("button", name="Next").click()
-    assert plnx.longest_pause() < MAX_PAUSE_MS
+    assert cpu_seconds() < MAX_CPU_SECONDS
 
 
 def test_hundreds_of_waits_orphans_and_backfills_do_not_block_the_page(
@@ -407,8 +408,7 @@ def test_hundreds_of_waits_orphans_and_backfills_do_not_block_the_page(
             plnx.open("overview")
             # The page refreshes its list of orphans only every few minutes, or after a cancel.
             plnx.cancel(CONN_ID, cancelled)
-            plnx.record_pauses()
-            pauses = {}
+            cpu_seconds, spent = plnx.cpu_timer(), {}
             for view, table, count in (
                 ("Waiting tasks", "Deferred tasks that wait for Planasonix", 300),
                 ("Orphans", "Jobs whose task is over", 300),
@@ -421,9 +421,9 @@ def test_hundreds_of_waits_orphans_and_backfills_do_not_block_the_page(
                 # The second response replaces rows that already exist.
                 plnx.refresh()
                 plnx.page.wait_for_timeout(1000)
-                pauses[view] = plnx.longest_pause()
-            print(f"Longest pauses in ms: {pauses}")
-            assert max(pauses.values()) < MAX_PAUSE_MS
+                spent[view] = cpu_seconds()
+            print(f"CPU seconds: {spent}")
+            assert max(spent.values()) < MAX_CPU_SECONDS
     finally:
         ui.airflow.restart("triggerer")
 
