@@ -84,7 +84,8 @@ install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ##
 install-browser: $(BROWSER)/.installed $(AXE) ## install what drives Chromium in make browser; needs npm
 
 # The tests run at a low priority, because in .ci/run, chaos-short and browser-airflow run beside them and depend on time.
-test-all: test-newest $(OLDER:%=test-%) ## run all tests on the newest Airflow, and those that depend on it on the others
+# The newest Airflow is last, because its tests use all cores, even when nothing else is left to run.
+test-all: $(OLDER:%=test-%) test-newest ## run all tests on the newest Airflow, and those that depend on it on the others
 
 test-newest: .venv/.installed
 	nice $(PYTHON) -m pytest -q $(PARALLEL)
