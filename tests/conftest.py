@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
@@ -181,6 +181,22 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+@pytest.fixture
+def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A function that makes Airflow search a secrets backend first, which has some connections."""
+    from tests.support.slow_secrets import SlowBackend, forget_backends
+
+    def make(seconds: float = 0.0, **connections: dict[str, Any]) -> None:
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
+        given = {"seconds": seconds, "connections": connections}
+        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(given))
+        SlowBackend.requested.clear()
+
+    forget_backends()
+    yield make
+    forget_backends()
 
 
 @pytest.fixture

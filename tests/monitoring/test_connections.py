@@ -13,6 +13,8 @@ from planasonix_provider.monitoring.connections import (
     read_connections,
 )
 
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
 
 def test_a_browser_does_not_get_the_text_of_a_secrets_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 
 import pytest
 
@@ -11,11 +11,9 @@ from tests.support.task_rows import TaskRows
 
 
 @pytest.fixture(autouse=True)
-def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secrets backend with two connections, one of which is not of the type Planasonix."""
-    connections = {"planasonix_vault": {"conn_type": "planasonix"}, "postgres_vault": {"conn_type": "postgres"}}
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"connections": connections}))
+def _two_connections(secrets_backend: Callable[..., None]) -> None:
+    """Two connections in a secrets backend, one of which is not of the type Planasonix."""
+    secrets_backend(planasonix_vault={"conn_type": "planasonix"}, postgres_vault={"conn_type": "postgres"})
 
 
 def test_a_waiting_task_names_its_connection(task_rows: TaskRows) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -28,19 +27,6 @@ def _receivers(assets: Assets, connection: Callable[..., None]) -> Iterator[None
     yield
     with create_session() as session:
         session.execute(delete(Connection).where(Connection.conn_type.in_(["planasonix_webhook", "postgres"])))
-
-
-@pytest.fixture
-def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes Airflow search a secrets backend first."""
-
-    def make(seconds: float = 0.0, **connections: dict[str, object]) -> None:
-        given = {"seconds": seconds, "connections": connections}
-        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
-        monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(given))
-        SlowBackend.requested.clear()
-
-    return make
 
 
 def post(url: str, name: str, secret: str = SECRET) -> int:

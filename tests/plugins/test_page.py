@@ -336,11 +336,13 @@ class TestWork:
 
 
 async def test_a_connection_of_a_secrets_backend_is_listed_while_a_task_uses_it(
-    app: FastAPI, simulator: Simulator, task_rows: TaskRows, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI,
+    simulator: Simulator,
+    task_rows: TaskRows,
+    secrets_backend: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    connections = {"planasonix_vault": simulator.airflow_connection()}
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
-    monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps({"connections": connections}))
+    secrets_backend(planasonix_vault=simulator.airflow_connection())
     monkeypatch.setattr(page_data, "NAMED_CONNECTIONS_SECONDS", 0.0)
     async with log_in(app, "op") as client:
         assert (await client.get("/planasonix/ui/jobs?conn_id=planasonix_vault")).status_code == 404
@@ -348,7 +350,7 @@ async def test_a_connection_of_a_secrets_backend_is_listed_while_a_task_uses_it(
         # A request for the connection itself waits until the tasks are read.
         assert (await get_json(client, "jobs", conn_id="planasonix_vault"))["items"] == []
         rows = {row["conn_id"]: row for row in (await get_json(client, "overview"))["connections"]}
-    assert rows["planasonix_vault"]["is_reachable"]
+    assert rows["planasonix_vault"]["is_reachable"], rows["planasonix_vault"]["message"]
 
 
 class TestTwoWorkspaces:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
+from importlib import import_module
 
 from airflow.secrets import BaseSecretsBackend
 
@@ -30,3 +32,11 @@ class SlowBackend(BaseSecretsBackend):
 
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
         return None
+
+
+def forget_backends() -> None:
+    """Make Airflow read its settings of secrets backends again; Airflow 3.3 keeps the first backend that it finds."""
+    # Before that, Airflow keeps a backend that is set when this module is imported.
+    import_module("airflow.configuration")
+    with suppress(ImportError, AttributeError):
+        import_module("airflow.sdk.configuration").clear_secrets_backends_cache()
