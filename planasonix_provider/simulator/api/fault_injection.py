@@ -52,9 +52,11 @@ class ConnectionReset(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = _transport(scope)
-        # With a linger time of 0, the connection is closed with RST instead of FIN.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        # The client may have closed the connection while the request hung.
+        if not transport.is_closing():
+            # With a linger time of 0, the connection is closed with RST instead of FIN.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
         await _wait_for_disconnect(receive)
 
 

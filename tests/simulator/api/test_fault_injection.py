@@ -112,6 +112,22 @@ def test_hang_has_its_effect_after_the_client_disconnects(client, simulator, han
     assert [job.metadata for job in simulator.jobs()] == [{"a": 1}]
 
 
+def test_hang_that_outlives_its_client_and_a_reset_logs_no_error(client, simulator, hanging):
+    simulator.fail("hang")
+    caller = HTTPConnection(client.base_url.netloc.decode())
+    caller.request("GET", "/api/v1/jobs", headers=dict(client.headers))
+    hanging.begins()
+    caller.close()
+    # The server notices the end of the connection before this response.
+    client.get("/jobs")
+    hung = simulator.requests[0]
+    simulator.reset()
+    hanging.ends()
+    until(lambda: hung.status is not None)
+    # The server has logged any error before this response, too.
+    client.get("/jobs")
+
+
 def test_cancel_can_take_effect_without_a_response(client, simulator):
     job_id = client.post(SYNC).json()["data"]["job"]["id"]
     simulator.fail("reset", route="cancel_job", when="after")
