@@ -84,7 +84,7 @@ install: $(ENVIRONMENTS:%=%/.installed) $(LINT)/.installed $(DOCS)/.installed ##
 install-browser: $(BROWSER)/.installed $(AXE) ## install what drives Chromium in make browser; needs npm
 
 # The tests run at a low priority, because in .ci/run, chaos-short and browser-airflow run beside them and depend on time.
-# The newest Airflow is last, because its tests use all cores, even when nothing else is left to run.
+# The newest Airflow is last: its tests use all cores, so none is idle at the end.
 test-all: $(OLDER:%=test-%) test-newest ## run all tests on the newest Airflow, and those that depend on it on the others
 
 test-newest: .venv/.installed

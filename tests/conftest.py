@@ -188,14 +188,14 @@ def secrets_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., N
     """A function that makes Airflow search a secrets backend first, which has some connections."""
     from tests.support.slow_secrets import SlowBackend, forget_backends
 
-    def make(seconds: float = 0.0, **connections: dict[str, Any]) -> None:
+    def set_backend(seconds: float = 0.0, **connections: dict[str, Any]) -> None:
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", "tests.support.slow_secrets.SlowBackend")
         given = {"seconds": seconds, "connections": connections}
         monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND_KWARGS", json.dumps(given))
         SlowBackend.requested.clear()
 
     forget_backends()
-    yield make
+    yield set_backend
     forget_backends()
 
 

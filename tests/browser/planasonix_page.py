@@ -87,20 +87,20 @@ class PlanasonixPage:
         path = f"/planasonix/ui/jobs/{conn_id}/{job_id}/cancel"
         assert self.page.request.post(path, headers={"X-Requested-With": "planasonix"}).ok
 
-    def cpu_timer(self) -> Callable[[], float]:
+    def start_cpu_timer(self) -> Callable[[], float]:
         """Return a function that returns the CPU seconds of the tab's main thread since its last call.
 
         Unlike the time that passes, they do not depend on what else the machine runs.
         """
         session = self.page.context.new_cdp_session(self.page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
-        last = 0.0
+        previous = 0.0
 
         def since_last_call() -> float:
-            nonlocal last
+            nonlocal previous
             metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
-            passed, last = metrics["TaskDuration"] - last, metrics["TaskDuration"]
-            return float(passed)
+            seconds, previous = metrics["TaskDuration"] - previous, metrics["TaskDuration"]
+            return float(seconds)
 
         since_last_call()
         return since_last_call

@@ -42,7 +42,7 @@ ENDED_BY_AIRFLOW = "shouldn't be running"
 #: A log line of tasks that their supervisor ends because no heartbeat reaches Airflow.
 ENDED_BY_SUPERVISOR = "3 heartbeats failed"
 #: Log lines of tasks that search for the work of a start that got no response.
-SEARCHES = ("was started anyway", "was about to start")
+SEARCH_MESSAGES = ("was started anyway", "was about to start")
 PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
 
 #: Short disturbances: a try whose work was already polled must survive them.
@@ -370,20 +370,30 @@ class _Case:
             self._violate("lost", f"the task has returned {accounted.id}, and not its last work {self.works[-1].id}")
         elif accounted.task != self.task.name and self.task.on_conflict != "attach":
             text = f"the task has returned {accounted.id}, which belongs to {accounted.task}"
-            if self._may_mistake(accounted):
+            if self._can_mistake(accounted):
                 self._allow("took the work of another task for that of its lost start, without metadata", text)
             else:
                 self._violate("lost", text)
 
-    def _may_mistake(self, work: Work) -> bool:
-        """Return whether the task may take the work of another task for that of its start that got no response.
+    def _can_mistake(self, work: Work) -> bool:
+        """Return whether the task can take the work of another task for that of its start that got no response.
 
-        The work has no metadata, and was started about when the task searched for its own.
+        The work has no metadata, the task has no running work, and it searched after it may have sent its start.
         """
         if self.history.settings.get("show_metadata") or work.connection_id != self.task.connection_id:
             return False
-        events = self._events("task", work.began - SEARCH, work.began + CAUSE)
-        return any(words in event.text for event in events for words in SEARCHES)
+        if any(own.ended is None or own.ended > work.began for own in self.works):
+            return False
+        return any(
+            self._sent_start_at(event) <= work.began <= event.at + SEARCH
+            for event in self.history.events
+            if event.task == self.task.name and any(words in event.text for words in SEARCH_MESSAGES)
+        )
+
+    def _sent_start_at(self, search: Event) -> datetime:
+        """Return the earliest time of the start that a task searches for: its try, or the try before, has sent it."""
+        begins = [one.began for one in self.task.tries if one.began and one.began <= search.at]
+        return begins[-2:][0] if begins else search.at
 
     def _judge_clears(self) -> None:
         """After a clear, a task must not report work from before it."""

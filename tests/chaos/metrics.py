@@ -112,7 +112,7 @@ def disagreements(history: History) -> Iterator[tuple[str, str | None]]:
                 yield text, "metrics lost with a killed process" if missing <= excused else one.runs_on(missing, what)
             elif what != "started" and -missing <= one.attached:
                 yield text, "metrics of attached tasks"
-            elif -missing <= one.others and not history.settings.get("show_metadata"):
+            elif -missing <= one.mistaken and not history.settings.get("show_metadata"):
                 yield text, "metrics of the work of another task, which has no metadata"
             else:
                 yield text, "metrics sent again after a kill" if -missing <= excused else None
@@ -131,8 +131,9 @@ class _Connection:
         self._tasks = {task.name: task for task in tasks}
         #: The number of tasks that may attach to the work of another task.
         self.attached = sum(task.on_conflict == "attach" for task in tasks)
-        #: The number of tasks that may take the work of another task for their own.
-        self.others = max(len(tasks) - 1, 0)
+        owners = {work.id: work.task for work in self.works}
+        #: The number of tasks that have returned the work of another task.
+        self.mistaken = sum(owners.get(task.returned or "", task.name) != task.name for task in tasks)
 
     def is_disturbed(self, work: Work, what: str) -> bool:
         """Return whether a kill may have hit the process that counts."""

@@ -102,13 +102,17 @@ RETRIED = {"tries": tries((0, 10, "failed"), (12, 40, "success"), max_tries=1)}
 RESET = {"tries": tries((0, 10, "failed"), (12, 40, "success"))}
 
 
-def took_the_job_of_another(search: float = 13, **settings: bool) -> History:
+ABOUT_TO_START = "Try 1 was about to start a job when it ended; looking for that job."
+
+
+def took_the_job_of_another(*own: Work, search: float = 13, message: str = ABOUT_TO_START, **settings: bool) -> History:
     """Return a history in which try 2 of a task searches for the job of try 1, and returns that of another task."""
     return history(
         task(tries=tries((0, 10, "failed"), (12, 70, "success"), max_tries=1)),
         job(1, 40, 60, task="other"),
         action(9, "kill_task", signal="SIGKILL"),
-        event(search, "task", "[2] Try 1 was about to start a job when it ended; looking for that job."),
+        event(search, "task", f"[2] {message}"),
+        *own,
         others=[other()],
         settings=settings,
     )
@@ -240,7 +244,11 @@ PLANTED = {
     ),
     "lost: returned the job of another task without a search at that time": (
         "lost",
-        took_the_job_of_another(search=100),
+        took_the_job_of_another(search=-100),
+    ),
+    "lost: returned the job of another task while its own was running": (
+        "lost",
+        took_the_job_of_another(job(2, 13, 60)),
     ),
     "doubled: two at a time": ("doubled", history(task(returned="job_2"), job(1, 5, 30), job(2, 13, 35))),
     "doubled: one key used twice": (
@@ -602,6 +610,9 @@ ALLOWED = {
         refusal(11, 8, "writes"),
     ),
     "took the work of another task for that of its lost start, without metadata": took_the_job_of_another(),
+    "took the work of another task for that of its lost start, without metadata (in the same try)": (
+        took_the_job_of_another(message="answered 502. Checking whether a job was started anyway.")
+    ),
     "ended by itself before a cancel was due": history(
         task(**FAILED), job(1, 1, 28), action(20, "mark_failed", state="running")
     ),

@@ -65,6 +65,16 @@ DISAGREE = {
         ),
         "2 started sent, 1 in the ledger",
     ),
+    "a start was sent twice on the connection of two tasks": (
+        history(
+            task(),
+            job(1, 5, 30),
+            job(2, 40, 60, task="other"),
+            others=[other(returned="job_2")],
+            **counted(started=3, succeeded=2),
+        ),
+        "3 started sent, 2 in the ledger",
+    ),
     "more is missing than kills explain": (
         history(
             task(returned="job_2", tries=[]),

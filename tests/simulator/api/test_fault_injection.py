@@ -120,10 +120,10 @@ def test_hang_that_outlives_its_client_and_a_reset_logs_no_error(client, simulat
     caller.close()
     # The server notices the end of the connection before this response.
     client.get("/jobs")
-    hung = simulator.requests[0]
+    request = simulator.requests[0]
     simulator.reset()
     hanging.ends()
-    until(lambda: hung.status is not None)
+    until(lambda: request.status is not None)
     # The server has logged any error before this response, too.
     client.get("/jobs")
 
