@@ -117,7 +117,7 @@ class TestLostResponse:
         check_only_work(second, simulator)
 
     def test_of_a_backfill_is_not_a_conflicting_sync(
-        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.fail("reset", route="trigger_backfill", when="before")
         simulator.fail("status", route="trigger_backfill", status=409)
@@ -129,7 +129,7 @@ class TestLostResponse:
         assert isinstance(run.error, PlanasonixConflictError)
 
     def test_is_found_by_the_clock_of_the_server(
-        self, make: Make, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.workspace.configure(conflict="allowed", honour_idempotency=False)
         monkeypatch.setattr(rate_limiter, "_rate_limiters", {})
@@ -148,7 +148,6 @@ class TestLostResponse:
         self,
         make: Make,
         simulator: Simulator,
-        travel: TravelledClock,
         monkeypatch: pytest.MonkeyPatch,
         seconds: int,
         point: str | None,
@@ -190,7 +189,7 @@ class TestLostResponse:
 
     @pytest.mark.slow("simulates hours of polls")
     def test_is_not_mistaken_for_a_conflict_with_metadata_of_others(
-        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
         simulator.workspace.configure(show_metadata=True, honour_idempotency=False)
         take(simulator, 5)
@@ -206,7 +205,6 @@ class TestLostResponse:
     def test_is_found_if_it_conflicts_and_lists_show_it_late(
         self,
         simulator: Simulator,
-        travel: TravelledClock,
         monkeypatch: pytest.MonkeyPatch,
         on_conflict: str,
         shows: bool,
@@ -221,7 +219,7 @@ class TestLostResponse:
 
     @pytest.mark.parametrize("on_conflict", ["attach", "wait", "skip"])
     def test_that_no_list_shows_is_left_to_the_next_try(
-        self, simulator: Simulator, travel: TravelledClock, monkeypatch: pytest.MonkeyPatch, on_conflict: str
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, on_conflict: str
     ) -> None:
         simulator.workspace.configure(conflict="unnamed", honour_idempotency=False)
         take(simulator, 5)

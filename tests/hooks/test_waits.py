@@ -162,7 +162,7 @@ def test_concurrent_waits_share_their_requests(simulator: Simulator) -> None:
 class TestAnOutage:
     @pytest.fixture
     def _a_short_refusal(self) -> None:
-        """Override the fixture that shortens the tolerated time of refusals, because time is simulated here."""
+        """Override the fixture that shortens the tolerated time of refusals."""
 
     @pytest.fixture
     def unreachable(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ class SlowBackend(BaseSecretsBackend):
 
 def forget_backends() -> None:
     """Make Airflow read its settings of secrets backends again; Airflow 3.3 keeps the first backend that it finds."""
-    # This module keeps a backend that is set when it is imported.
+    # `airflow.configuration` keeps a backend that is set when it is imported.
     import_module("airflow.configuration")
     with suppress(ImportError, AttributeError):
         import_module("airflow.sdk.configuration").clear_secrets_backends_cache()
