@@ -24,16 +24,17 @@ from planasonix_provider.simulator.web.render import assets_router
 from planasonix_provider.simulator.web.views import check_airflow_url
 from planasonix_provider.simulator.workspace import Workspace
 
-ROUTERS = (
-    api_routes.router,
-    webhook_routes.router,
-    control_routes.router,
-    list_pages.router,
-    detail_pages.router,
-    start_page.router,
-    control_page.router,
-    assets_router,
-)
+# include_router() would analyse every route again for each app.
+ROUTES = [
+    *api_routes.router.routes,
+    *webhook_routes.router.routes,
+    *control_routes.router.routes,
+    *list_pages.router.routes,
+    *detail_pages.router.routes,
+    *start_page.router.routes,
+    *control_page.router.routes,
+    *assets_router.routes,
+]
 
 
 def create_app(
@@ -45,11 +46,9 @@ def create_app(
     allowed_hosts: Collection[str] = (),
 ) -> FastAPI:
     """Return the app of a workspace. Its ``state.pipeline`` is the :class:`.RequestPipeline`."""
-    app = FastAPI(title="Planasonix simulator", openapi_url=None, redirect_slashes=False)
+    app = FastAPI(title="Planasonix simulator", routes=ROUTES, openapi_url=None, redirect_slashes=False)
     app.state.airflow_url = check_airflow_url(airflow_url)
     app.state.pipeline = RequestPipeline(workspace, faults or Faults(), rate_limit or PerKeyRateLimit(workspace.clock))
-    for router in ROUTERS:
-        app.include_router(router)
     app.add_middleware(HeaderMiddleware, workspace=workspace, allowed_hosts=allowed_hosts)
     app.add_exception_handler(HTTPException, _respond_without_route)
     app.add_exception_handler(ApiError, _respond_with_error)
@@ -82,7 +81,6 @@ async def _respond_without_route(request: Request, error: Exception) -> Response
 
 def _allowed_methods(request: Request) -> list[str]:
     """Return the methods of all routes of a path; Starlette itself names only those of the first route."""
-    # request.app.routes contains whole routers in newer versions of FastAPI.
-    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    routes = [route for route in ROUTES if isinstance(route, APIRoute)]
     matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted(method for route in matching for method in route.methods)

@@ -18,11 +18,16 @@ from tests.support.proxy import HUGE, REFUSALS, Proxy
 CONNECTION = "conn_odd"
 
 
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
+@pytest.fixture(scope="module")
+def _simulator() -> Iterator[Simulator]:
     with Simulator(api_key=API_KEY, connections=[CONNECTION, "conn_plain"], queued_seconds=0, job_seconds=0) as server:
-        server.workspace.configure(show_metadata=True)
         yield server
+
+
+@pytest.fixture
+def simulator(_simulator: Simulator) -> Simulator:
+    _simulator.reset()
+    return _simulator
 
 
 @pytest.fixture
