@@ -106,6 +106,10 @@ class TravelledEventLoop(asyncio.SelectorEventLoop):
         """Return the seconds that have passed."""
         return self._travel.passed
 
+    async def shutdown_default_executor(self, *arguments: Any) -> None:
+        """Wait for the threads in real time: from Python 3.13 on, a timer limits this wait."""
+        await self._travel.stop_during(super().shutdown_default_executor)(*arguments)
+
 
 @contextmanager
 def travel_clock(began: datetime | None = None) -> Iterator[TravelledClock]:
