@@ -116,6 +116,7 @@ class AsyncClient(Operations):
     :param config: address, API key and timeouts.
     :param policy: what to retry, and for how long; default: eight tries within two minutes.
     :param sleep: waits a number of seconds between two tries.
+    :param rate_limiter: default: the one that all clients of this API key share.
     :raises PlanasonixConfigurationError: if the address or the CA bundle is unusable.
     """
 
@@ -125,10 +126,11 @@ class AsyncClient(Operations):
         policy: RetryPolicy | None = None,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         self.config = config
         self.policy = policy or RetryPolicy()
-        self.rate_limiter = rate_limiter_for(config.base_url, config.api_key)
+        self.rate_limiter = rate_limiter or rate_limiter_for(config.base_url, config.api_key)
         self._sleep = sleep
         self._rate_limit_lock = asyncio.Lock()
         self._http = httpx.AsyncClient(**_options(config), limits=_LIMITS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from planasonix_provider.api import client
 from planasonix_provider.api.client_config import ClientConfig
 from planasonix_provider.api.errors import PlanasonixError
 from planasonix_provider.api.models import Backfill
+from planasonix_provider.api.rate_limiter import RateLimiter
 from planasonix_provider.api.retry import ON_KILL
 from planasonix_provider.clock import loop_time, sleep, utcnow
 from planasonix_provider.execution.options import StartOptions
@@ -33,6 +35,8 @@ from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work,
 
 #: Seconds to keep cancelling in the signal handler. Airflow gives a killed task five.
 CANCEL_SECONDS_IN_HANDLER = 4.0
+#: Seconds after which the signal handler returns, even if the code that it has interrupted blocks the cancel.
+MAX_SECONDS_IN_HANDLER = 4.5
 #: Seconds to keep cancelling after the signal handler has returned; a SIGTERM leaves time for that.
 CANCEL_SECONDS_AFTER = 60.0
 #: How often, in seconds, and how many times to search for the work of a start whose response is still to come.
@@ -224,6 +228,11 @@ class OnKillHandler:
         self.has_cancelled = True
         try:
             work = self._find_and_cancel(self.client_config, seconds)
+        except TimeoutError:
+            # It holds a lock, perhaps that of a log handler, and releases it after the signal handler.
+            self._is_postponed = True
+            self._add_kill_message(f"{name} cannot be cancelled yet, still trying: other code blocks this. {hint}")
+            return
         except Exception as error:
             if not self._is_finished and _is_worth_a_retry(error):
                 # After the signal handler, there may be more time, and Airflow can be asked for another key.
@@ -248,8 +257,10 @@ class OnKillHandler:
 
     def _find_and_cancel(self, client_config: ClientConfig, seconds: float) -> Work | None:
         async def cancel_work() -> Work | None:
-            # Its own client: the signal may have interrupted a request of the other one.
-            async with client.AsyncClient(client_config.with_short_timeouts(), ON_KILL) as own:
+            # Its own client and rate limiter: the signal may have interrupted a request of the other client, or the
+            # update of the other limiter, which holds a lock.
+            config, limiter = client_config.with_short_timeouts(), RateLimiter()
+            async with client.AsyncClient(config, ON_KILL, rate_limiter=limiter) as own:
                 target, job_ids = self.target, self.job_ids
                 if target is None and self._criteria:
                     # The start has had no response yet.
@@ -267,7 +278,7 @@ class OnKillHandler:
                 assert target is not None  # noqa: S101 - there is a target or there are criteria
                 return await cancel(own.send, target, job_ids, max_seconds=seconds)
 
-        return run_in_loop_thread(cancel_work)
+        return run_in_loop_thread(cancel_work, math.inf if self._is_finished else MAX_SECONDS_IN_HANDLER)
 
     @property
     def _lost(self) -> MatchCriteria:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
+import time
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,18 +21,23 @@ MAX_SLICE_SECONDS = 0.5
 MAX_START_SECONDS = 5.0
 
 
-def run_in_loop_thread(function: Callable[[], Awaitable[R]]) -> R:
+def run_in_loop_thread(function: Callable[[], Awaitable[R]], max_seconds: float = math.inf) -> R:
     """Run a coroutine function in an event loop in its own thread, block, and return the result.
+
+    After ``max_seconds``, raise ``TimeoutError``; the coroutine goes on. A signal handler needs that: the code that it
+    has interrupted may hold a lock that the coroutine needs.
 
     Airflow ends a task by an exception that its signal handler raises in the main thread. Inside of an event loop,
     asyncio would log that exception and go on without the callback that it has hit, perhaps for ever. Here it hits a
     thread that only waits, and the coroutine is cancelled.
     """
-    work = _LoopThread(function)
+    work, give_up_at = _LoopThread(function), time.monotonic() + max_seconds
     try:
         start_new_thread(contextvars.copy_context().run, (work.run,))
         # A signal that arrives just before the thread blocks does not wake it.
-        while not work.done.acquire(timeout=MAX_SLICE_SECONDS):
+        while (left := give_up_at - time.monotonic()) > 0 and not work.done.acquire(
+            timeout=min(left, MAX_SLICE_SECONDS)
+        ):
             pass
     except BaseException:
         work.give_up()
@@ -92,5 +99,6 @@ class _LoopThread(Generic[R]):
 
     def outcome(self) -> R:
         """Return the result, or raise the error."""
-        assert self._outcome is not None  # noqa: S101 - it is done
+        if self._outcome is None:
+            raise TimeoutError("Its thread has not ended in time.")
         return self._outcome()

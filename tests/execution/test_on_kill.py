@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
+from threading import current_thread, main_thread
 from typing import Any, TypeVar
 from unittest.mock import MagicMock
 
@@ -12,7 +15,9 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from pytest_mock import MockerFixture
 
+from planasonix_provider.api import rate_limiter
 from planasonix_provider.api.client import ClientConfig
+from planasonix_provider.api.headers import clock_skew
 from planasonix_provider.execution import on_kill
 from planasonix_provider.operators.planasonix import PlanasonixSyncOperator
 from planasonix_provider.simulator import Simulator
@@ -39,6 +44,7 @@ from tests.support.scenarios import (
 )
 from tests.support.task_runs import Log, Run, context, record
 from tests.support.time_travel import TravelledClock
+from tests.support.webhook_target import until
 
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
 needs_a_fragile_supervisor = pytest.mark.skipif(
@@ -176,6 +182,46 @@ class TestKill:
         with pytest.raises(TaskKilledError), signalled(kill, when=is_asked(simulator, "get_job")):
             operator.execute(context(Run()))
         assert written == [0]
+
+    def test_during_the_update_of_the_rate_limiter_cancels_the_job(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        simulator.plan(CONNECTION, running_seconds=60)
+
+        def ring_with_lock(headers: Mapping[str, str]) -> timedelta | None:
+            if current_thread() is main_thread() and simulator.jobs():
+                ring()
+            return clock_skew(headers)
+
+        monkeypatch.setattr(rate_limiter, "clock_skew", ring_with_lock)
+        operator = with_recorded_log(sync())
+        with pytest.raises(TaskKilledError, match="was asked to cancel"), signal_handler(operator.on_kill):
+            operator.execute(context(Run()))
+
+    def test_ends_the_signal_handler_if_the_interrupted_code_blocks_the_cancel(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(on_kill, "MAX_SECONDS_IN_HANDLER", 0.2)
+        simulator.plan(CONNECTION, running_seconds=60)
+        simulator.fail("status", status=503, route="cancel_job", times=1)
+        operator = with_recorded_log(sync())
+
+        def kill() -> None:
+            # As if the signal had interrupted a log line: the retry of the cancel waits for the lock.
+            with caplog.handler.lock or nullcontext():
+                operator.on_kill()
+
+        with (
+            caplog.at_level("INFO", "planasonix_provider"),
+            pytest.raises(TaskKilledError, match="cannot be cancelled yet, still trying: other code blocks this"),
+            signalled(kill, when=is_asked(simulator, "get_job")),
+        ):
+            operator.execute(context(Run()))
+        (job,) = simulator.jobs()
+        assert job.status in ENDED
+        assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
+        # The blocked cancel is repeated, too.
+        until(lambda: routes_asked(simulator).count("cancel_job") == 3)
 
     def test_after_the_end_logs_the_cancel(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)

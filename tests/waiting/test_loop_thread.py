@@ -46,6 +46,19 @@ def test_raises_the_error() -> None:
         run_in_loop_thread(act)
 
 
+def test_goes_on_in_the_background_after_the_maximum() -> None:
+    lock, has_ended = threading.Lock(), threading.Event()
+
+    async def act() -> None:
+        # Blocks the event loop, so that no timer of it could end this.
+        with lock:
+            has_ended.set()
+
+    with lock, pytest.raises(TimeoutError, match="Its thread has not ended in time"):
+        run_in_loop_thread(act, max_seconds=0.05)
+    assert has_ended.wait(60)
+
+
 def test_runs_in_the_context_of_the_caller() -> None:
     mine = contextvars.ContextVar("mine", default="nobody's")
 
