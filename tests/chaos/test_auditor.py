@@ -183,6 +183,13 @@ CLEAN = {
         *missing_connection(8, 13),
         job(1, 1, 30),
     ),
+    "a connection that is missing before a later try has polled the job": history(
+        task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
+        action(3, "kill_task", signal="SIGKILL"),
+        event(2, "task", "[1] Started job job_1"),
+        *missing_connection(8, 13),
+        job(1, 1, 30),
+    ),
     "a try that ended long after a refusal": history(
         task(tries=tries((0, 30, "failed"), (32, 60, "success"), max_tries=1)), refusal(5, 8), job(1, 1, 50)
     ),
@@ -451,6 +458,16 @@ PLANTED = {
     "wrong state: a connection that is missing for three seconds uses up a try": (
         "wrong state",
         history(task(**RETRIED), *missing_connection(8, 11), job(1, 1, 30)),
+    ),
+    "wrong state: a missing connection uses up a later try that has polled the job": (
+        "wrong state",
+        history(
+            task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
+            action(3, "kill_task", signal="SIGKILL"),
+            event(7, "task", "[2] Going on with job job_1"),
+            *missing_connection(8, 11),
+            job(1, 1, 30),
+        ),
     ),
     "wrong state: a refusal fails the task in its only try": (
         "wrong state",
