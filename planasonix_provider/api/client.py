@@ -116,7 +116,7 @@ class AsyncClient(Operations):
     :param config: address, API key and timeouts.
     :param policy: what to retry, and for how long; default: eight tries within two minutes.
     :param sleep: waits a number of seconds between two tries.
-    :param rate_limiter: default: the one that all clients of this API key share.
+    :param rate_limiter: the rate limiter; default: the one that all clients of this API key share.
     :raises PlanasonixConfigurationError: if the address or the CA bundle is unusable.
     """
 

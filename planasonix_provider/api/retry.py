@@ -78,11 +78,11 @@ def has_unknown_effect(error: BaseException) -> bool:
 class LogThrottle:
     """Limits log lines about an outage to one per ``every`` seconds."""
 
-    def __init__(self, every: float = 60.0) -> None:
+    def __init__(self, every: float = 60.0, *, is_muted: bool = False) -> None:
         self._every = every
         self._logged_at = -math.inf
         #: Whether a loop around the requests logs the outage instead.
-        self.is_muted = False
+        self.is_muted = is_muted
 
     def is_due(self, now: float) -> bool:
         """Return whether to log now, by a clock that counts seconds, and assume that it is logged."""
@@ -171,9 +171,16 @@ NO_RETRY = RetryPolicy(max_tries=1, respects_rate_limit=False)
 #: For the last poll of a wait at its deadline: retried, but not delayed by the rate limiter.
 FINAL_POLL = RetryPolicy(respects_rate_limit=False)
 #: For a process that is being killed. The last try ends within the five seconds that Airflow grants, because each try
-#: takes at most 2.5 seconds (see ``ClientConfig.with_short_timeouts``).
+#: takes at most 2.5 seconds (see ``ClientConfig.with_short_timeouts``). It is muted, because the signal may have
+#: interrupted a log line, whose handler holds a lock.
 ON_KILL = RetryPolicy(
-    max_tries=6, max_seconds=2.5, first_wait=0.2, max_wait=0.5, respects_rate_limit=False, ignores_retry_after=True
+    max_tries=6,
+    max_seconds=2.5,
+    first_wait=0.2,
+    max_wait=0.5,
+    respects_rate_limit=False,
+    ignores_retry_after=True,
+    throttle=LogThrottle(is_muted=True),
 )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -27,7 +27,7 @@ from planasonix_provider.waiting.cancellation import cancel, through_outages
 from planasonix_provider.waiting.cli_hints import cancel_command, list_command
 from planasonix_provider.waiting.formatting import capitalize
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
-from planasonix_provider.waiting.loop_thread import run_in_loop_thread
+from planasonix_provider.waiting.loop_thread import LoopThreadTimeoutError, run_in_loop_thread
 from planasonix_provider.waiting.lost_start_search import MatchCriteria, search
 from planasonix_provider.waiting.outages import OutageTracker, Verdict
 from planasonix_provider.waiting.stall_detector import StallDetector
@@ -35,8 +35,9 @@ from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work,
 
 #: Seconds to keep cancelling in the signal handler. Airflow gives a killed task five.
 CANCEL_SECONDS_IN_HANDLER = 4.0
-#: Seconds after which the signal handler returns, even if the code that it has interrupted blocks the cancel.
-MAX_SECONDS_IN_HANDLER = 4.5
+#: Seconds that the end of a cancel may be late. Then the wait for it ends: the API is slow, or the interrupted code
+#: holds a lock, which it releases only after the signal handler.
+MAX_DELAY_SECONDS = 0.5
 #: Seconds to keep cancelling after the signal handler has returned; a SIGTERM leaves time for that.
 CANCEL_SECONDS_AFTER = 60.0
 #: How often, in seconds, and how many times to search for the work of a start whose response is still to come.
@@ -112,11 +113,12 @@ class OnKillHandler:
 
     def handle(self) -> None:
         """Cancel the work, unless it must keep running. The task then ends at the next ``raise_if_killed``."""
+        began = time.monotonic()
         self._is_killed = True
         if not self._is_finished and (self.may_run_elsewhere() or self._has_lost_the_api_server()):
             self._is_postponed = True
             return
-        self._cancel_work(CANCEL_SECONDS_IN_HANDLER)
+        self._cancel_work(max(0.0, CANCEL_SECONDS_IN_HANDLER - (time.monotonic() - began)))
 
     def raise_if_killed(self) -> None:
         """Raise ``TaskKilledError`` after a kill: Airflow's signal handler returns, and does not end the task."""
@@ -228,11 +230,6 @@ class OnKillHandler:
         self.has_cancelled = True
         try:
             work = self._find_and_cancel(self.client_config, seconds)
-        except TimeoutError:
-            # It holds a lock, perhaps that of a log handler, and releases it after the signal handler.
-            self._is_postponed = True
-            self._add_kill_message(f"{name} cannot be cancelled yet, still trying: other code blocks this. {hint}")
-            return
         except Exception as error:
             if not self._is_finished and _is_worth_a_retry(error):
                 # After the signal handler, there may be more time, and Airflow can be asked for another key.
@@ -256,29 +253,32 @@ class OnKillHandler:
             self._add_kill_message(f"{name} was asked to cancel.")
 
     def _find_and_cancel(self, client_config: ClientConfig, seconds: float) -> Work | None:
+        # These may change while the coroutine still runs.
+        known, criteria, known_job_ids = self.target, self._criteria, self.job_ids
+
         async def cancel_work() -> Work | None:
             # Its own client and rate limiter: the signal may have interrupted a request of the other client, or the
             # update of the other limiter, which holds a lock.
             config, limiter = client_config.with_short_timeouts(), RateLimiter()
             async with client.AsyncClient(config, ON_KILL, rate_limiter=limiter) as own:
-                target, job_ids = self.target, self.job_ids
-                if target is None and self._criteria:
+                target, job_ids = known, known_job_ids
+                if target is None and criteria:
                     # The start has had no response yet.
                     give_up = loop_time() + SEARCH_TIMEOUT_SECONDS
                     send = through_outages(own.send, seconds)
-                    found = await search(send, self._criteria)
+                    found = await search(send, criteria)
                     for _ in range(SEARCH_TRIES):
                         if found or loop_time() >= give_up:
                             break
                         await asyncio.sleep(SEARCH_INTERVAL_SECONDS)
-                        found = await search(send, self._criteria)
+                        found = await search(send, criteria)
                     if len(found) != 1:
                         return None
                     target, job_ids = target_of(found[0]), getattr(found[0], "job_ids", None) or []
                 assert target is not None  # noqa: S101 - there is a target or there are criteria
                 return await cancel(own.send, target, job_ids, max_seconds=seconds)
 
-        return run_in_loop_thread(cancel_work, math.inf if self._is_finished else MAX_SECONDS_IN_HANDLER)
+        return run_in_loop_thread(cancel_work, seconds + MAX_DELAY_SECONDS)
 
     @property
     def _lost(self) -> MatchCriteria:
@@ -307,4 +307,6 @@ def _target_of(record: AttemptRecord) -> WorkTarget | None:
 
 def _is_worth_a_retry(error: Exception) -> bool:
     """Return whether to try a cancel again: a replica that lags behind may have refused it."""
+    if isinstance(error, LoopThreadTimeoutError):
+        return True
     return isinstance(error, PlanasonixError) and OutageTracker().fail(error, utcnow()) is Verdict.TOLERATED

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tests.chaos.history import Action, Event, History, Task, Work
+from tests.chaos.history import Action, Event, History, Task, Try, Work
 from tests.chaos.metrics import disagreements
 
 #: How long work may run after the end of its attempt, before the cancel arrives: Airflow notifies a task on a worker
@@ -41,6 +41,8 @@ ON_THE_WAY = ("simulator", "api-server", "triggerer", "triggerer-2")
 ENDED_BY_AIRFLOW = "shouldn't be running"
 #: A log line of tasks that their supervisor ends because no heartbeat reaches Airflow.
 ENDED_BY_SUPERVISOR = "3 heartbeats failed"
+#: A log line of tasks whose Airflow connection is missing.
+NO_CONNECTION = "There is no Airflow connection"
 #: Log lines of tasks that search for the work of a start that got no response.
 SEARCH_MESSAGES = ("was started anyway", "was about to start")
 PLACES_OF_TASKS = ("scheduler", "celery-worker", "celery-worker-2")
@@ -326,14 +328,18 @@ class _Case:
             ran = last and (last.ended is None or last.ended > one.ended or last.outcome in DONE)
             if not (last and ran) or self._action("clear", last.began, one.ended):
                 continue
-            # A later try reads the connection before it polls the work, and then tolerates no missing connection.
-            is_before_polls = last.began < one.began and not self._has_named(last, one.began, disturbance.at)
-            if disturbance.kind != "delete_connection" or not is_before_polls:
+            if not (disturbance.kind == "delete_connection" and self._had_no_connection(one, last)):
                 self._violate("wrong state", f"try {one.number} failed with {last.id} because {disturbance.text}")
 
-    def _has_named(self, work: Work, since: datetime, until: datetime) -> bool:
-        """Return whether a process of the task has logged the id of the work."""
-        return any(work.id in event.text for event in self._events("task", since, until))
+    def _had_no_connection(self, one: Try, work: Work) -> bool:
+        """Return whether the connection was missing when a try began. It reads the connection before it names work."""
+        prefix = f"[{one.number}]"
+        log = [
+            event.text
+            for event in self.history.events
+            if event.task == self.task.name and event.source == "task" and event.text.startswith(prefix)
+        ]
+        return any(NO_CONNECTION in line for line in log) and not any(work.id in line for line in log)
 
     def _disturbance(self, began: datetime, ended: datetime) -> Action | None:
         """Return a short disturbance during which a try ended."""

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
-from threading import current_thread, main_thread
+from threading import Lock, current_thread, main_thread
 from typing import Any, TypeVar
 from unittest.mock import MagicMock
 
@@ -24,7 +24,9 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers import task_state as triggers_killed
 from planasonix_provider.triggers.task_state import ApiServerHealth
 from planasonix_provider.waiting import outages, stall_detector
+from planasonix_provider.waiting.cancellation import cancel
 from planasonix_provider.waiting.interruptible_sleep import TaskKilledError
+from planasonix_provider.waiting.targets import Work
 from tests.support.airflow_health import ApiServer, serving
 from tests.support.attempts import is_seen
 from tests.support.hanging_responses import Hanging
@@ -187,6 +189,12 @@ class TestKill:
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
+        operator = with_recorded_log(sync())
+        states: list[str] = []
+
+        def kill() -> None:
+            operator.on_kill()
+            states.append(simulator.jobs()[0].status)
 
         def ring_with_lock(headers: Mapping[str, str]) -> timedelta | None:
             if current_thread() is main_thread() and simulator.jobs():
@@ -194,34 +202,59 @@ class TestKill:
             return clock_skew(headers)
 
         monkeypatch.setattr(rate_limiter, "clock_skew", ring_with_lock)
-        operator = with_recorded_log(sync())
-        with pytest.raises(TaskKilledError, match="was asked to cancel"), signal_handler(operator.on_kill):
+        with pytest.raises(TaskKilledError) as raised, signal_handler(kill):
             operator.execute(context(Run()))
+        assert states[0] in ENDED
+        assert "was asked to cancel" in str(raised.value)
+        assert "cannot be cancelled yet" not in str(raised.value)
 
-    def test_ends_the_signal_handler_if_the_interrupted_code_blocks_the_cancel(
-        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.setattr(on_kill, "MAX_SECONDS_IN_HANDLER", 0.2)
+    def test_during_a_log_line_cancels_the_job(self, simulator: Simulator, caplog: pytest.LogCaptureFixture) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         simulator.fail("status", status=503, route="cancel_job", times=1)
         operator = with_recorded_log(sync())
+        states: list[str] = []
 
         def kill() -> None:
-            # As if the signal had interrupted a log line: the retry of the cancel waits for the lock.
             with caplog.handler.lock or nullcontext():
                 operator.on_kill()
+            states.append(simulator.jobs()[0].status)
 
         with (
             caplog.at_level("INFO", "planasonix_provider"),
-            pytest.raises(TaskKilledError, match="cannot be cancelled yet, still trying: other code blocks this"),
+            pytest.raises(TaskKilledError, match="was asked to cancel"),
+            signalled(kill, when=is_asked(simulator, "get_job")),
+        ):
+            operator.execute(context(Run()))
+        assert states[0] in ENDED
+
+    def test_ends_the_signal_handler_if_the_interrupted_code_blocks_the_cancel(
+        self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.0)
+        monkeypatch.setattr(on_kill, "MAX_DELAY_SECONDS", 0.2)
+        simulator.plan(CONNECTION, running_seconds=60)
+        operator = with_recorded_log(sync())
+        lock = Lock()
+
+        async def cancel_with_lock(*arguments: Any, **options: Any) -> Work:
+            with lock:
+                return await cancel(*arguments, **options)
+
+        def kill() -> None:
+            with lock:
+                operator.on_kill()
+
+        monkeypatch.setattr(on_kill, "cancel", cancel_with_lock)
+        with (
+            pytest.raises(TaskKilledError, match=r"cannot be cancelled yet, still trying: no result within 0\.2 s\."),
             signalled(kill, when=is_asked(simulator, "get_job")),
         ):
             operator.execute(context(Run()))
         (job,) = simulator.jobs()
         assert job.status in ENDED
         assert operator.log.lines[-1] == f"The task was killed. Job {job.id} was asked to cancel."
-        # The blocked cancel is repeated, too.
-        until(lambda: routes_asked(simulator).count("cancel_job") == 3)
+        # The blocked cancel is sent, too.
+        until(lambda: routes_asked(simulator).count("cancel_job") == 2)
 
     def test_after_the_end_logs_the_cancel(self, simulator: Simulator) -> None:
         simulator.plan(CONNECTION, running_seconds=60)

@@ -4,12 +4,12 @@ import asyncio
 import contextvars
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
-from planasonix_provider.waiting.loop_thread import run_in_loop_thread
+from planasonix_provider.waiting.loop_thread import LoopThreadTimeoutError, run_in_loop_thread
 
 
 class Terminated(BaseException):
@@ -46,17 +46,43 @@ def test_raises_the_error() -> None:
         run_in_loop_thread(act)
 
 
-def test_goes_on_in_the_background_after_the_maximum() -> None:
-    lock, has_ended = threading.Lock(), threading.Event()
+class TestACoroutineThatBlocks:
+    """The code that a signal has interrupted holds a lock, so no timer of the event loop can end the coroutine."""
 
-    async def act() -> None:
-        # Blocks the event loop, so that no timer of it could end this.
-        with lock:
-            has_ended.set()
+    @pytest.fixture
+    def has_ended(self) -> threading.Event:
+        return threading.Event()
 
-    with lock, pytest.raises(TimeoutError, match="Its thread has not ended in time"):
-        run_in_loop_thread(act, max_seconds=0.05)
-    assert has_ended.wait(60)
+    @pytest.fixture
+    def lock(self) -> threading.Lock:
+        return threading.Lock()
+
+    def run(
+        self,
+        lock: threading.Lock,
+        has_ended: threading.Event,
+        max_seconds: float,
+        first: Callable[[], object] = lambda: None,
+    ) -> None:
+        async def act() -> None:
+            first()
+            with lock:
+                has_ended.set()
+
+        run_in_loop_thread(act, max_seconds)
+
+    def test_keeps_running_after_the_maximum(self, lock: threading.Lock, has_ended: threading.Event) -> None:
+        with lock, pytest.raises(LoopThreadTimeoutError, match=r"no result within 0\.1 s\."):
+            self.run(lock, has_ended, 0.1)
+        assert has_ended.wait(60)
+
+    @pytest.mark.usefixtures("_raising_handler")
+    def test_does_not_hold_up_an_exception_of_another_signal(
+        self, lock: threading.Lock, has_ended: threading.Event
+    ) -> None:
+        with lock, pytest.raises(Terminated):
+            self.run(lock, has_ended, 0.5, first=kill)
+        assert has_ended.wait(60)
 
 
 def test_runs_in_the_context_of_the_caller() -> None:
