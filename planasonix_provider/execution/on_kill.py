@@ -35,9 +35,9 @@ from planasonix_provider.waiting.targets import BackfillTarget, JobTarget, Work,
 
 #: Seconds to keep cancelling in the signal handler. Airflow gives a killed task five.
 CANCEL_SECONDS_IN_HANDLER = 4.0
-#: Seconds that the end of a cancel may be late. Then the wait for it ends: the API is slow, or the interrupted code
-#: holds a lock, which it releases only after the signal handler.
-MAX_DELAY_SECONDS = 0.5
+#: Seconds to wait for a cancel after its time is over. The API may be slow, or the interrupted code may hold a lock,
+#: which it releases only after the signal handler.
+MAX_OVERRUN_SECONDS = 0.5
 #: Seconds to keep cancelling after the signal handler has returned; a SIGTERM leaves time for that.
 CANCEL_SECONDS_AFTER = 60.0
 #: How often, in seconds, and how many times to search for the work of a start whose response is still to come.
@@ -278,7 +278,7 @@ class OnKillHandler:
                 assert target is not None  # noqa: S101 - there is a target or there are criteria
                 return await cancel(own.send, target, job_ids, max_seconds=seconds)
 
-        return run_in_loop_thread(cancel_work, seconds + MAX_DELAY_SECONDS)
+        return run_in_loop_thread(cancel_work, seconds + MAX_OVERRUN_SECONDS)
 
     @property
     def _lost(self) -> MatchCriteria:
@@ -306,7 +306,7 @@ def _target_of(record: AttemptRecord) -> WorkTarget | None:
 
 
 def _is_worth_a_retry(error: Exception) -> bool:
-    """Return whether to try a cancel again: a replica that lags behind may have refused it."""
+    """Return whether to try a cancel again: it has not ended in time, or a replica that lags behind has refused it."""
     if isinstance(error, LoopThreadTimeoutError):
         return True
     return isinstance(error, PlanasonixError) and OutageTracker().fail(error, utcnow()) is Verdict.TOLERATED

@@ -118,6 +118,20 @@ def took_the_job_of_another(*own: Work, search: float = 13, message: str = ABOUT
     )
 
 
+NO_CONNECTION = "[2] Task failed with exception | There is no Airflow connection 'planasonix_chaos'."
+
+
+def failed_without_connection(*log: Event) -> History:
+    """Return a history in which try 2 fails while the connection is missing; try 1 has started the job."""
+    return history(
+        task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
+        action(3, "kill_task", signal="SIGKILL"),
+        *missing_connection(8, 13),
+        job(1, 1, 30),
+        *log,
+    )
+
+
 CLEAN = {
     "one job": history(task(), job(1, 5, 30)),
     "a retry that continued with the job": history(
@@ -183,13 +197,9 @@ CLEAN = {
         *missing_connection(8, 13),
         job(1, 1, 30),
     ),
-    "a connection that is missing before a later try has polled the job": history(
-        task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
-        action(3, "kill_task", signal="SIGKILL"),
+    "a connection that is missing before a later try has polled the job": failed_without_connection(
         event(2, "task", "[1] Started job job_1"),
-        event(11, "task", "[2] Task failed with exception | There is no Airflow connection 'planasonix_chaos'"),
-        *missing_connection(8, 13),
-        job(1, 1, 30),
+        event(11, "task", NO_CONNECTION),
     ),
     "a try that ended long after a refusal": history(
         task(tries=tries((0, 30, "failed"), (32, 60, "success"), max_tries=1)), refusal(5, 8), job(1, 1, 50)
@@ -462,24 +472,14 @@ PLANTED = {
     ),
     "wrong state: a missing connection uses up a later try that has polled the job": (
         "wrong state",
-        history(
-            task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
-            action(3, "kill_task", signal="SIGKILL"),
+        failed_without_connection(
             event(9, "task", "[2] Going on with job job_1"),
-            event(11, "task", "[2] Task failed with exception | There is no Airflow connection 'planasonix_chaos'"),
-            *missing_connection(8, 13),
-            job(1, 1, 30),
+            event(11, "task", NO_CONNECTION),
         ),
     ),
     "wrong state: a later try fails for another reason while its connection is missing": (
         "wrong state",
-        history(
-            task(tries=tries((0, 4, "failed"), (5, 12, "failed"), (14, 40, "success"), max_tries=2)),
-            action(3, "kill_task", signal="SIGKILL"),
-            event(11, "task", "[2] Task failed with exception | TypeError: a mistake"),
-            *missing_connection(8, 13),
-            job(1, 1, 30),
-        ),
+        failed_without_connection(event(11, "task", "[2] Task failed with exception | TypeError: a mistake")),
     ),
     "wrong state: a refusal fails the task in its only try": (
         "wrong state",

@@ -49,7 +49,7 @@ def make(request: pytest.FixtureRequest, simulator: Simulator) -> Make:
 def _enough_time_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow a kill more time than Airflow does, because the machine may be slow."""
     monkeypatch.setattr(ClientConfig, "with_short_timeouts", lambda account: account)
-    monkeypatch.setattr(on_kill, "MAX_DELAY_SECONDS", 60.0)
+    monkeypatch.setattr(on_kill, "MAX_OVERRUN_SECONDS", 60.0)
     monkeypatch.setattr(on_kill, "ON_KILL", replace(on_kill.ON_KILL, max_seconds=60.0))
     # Less than the pause before a failed cancel is repeated.
     monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", outages.RETRY_INTERVAL_SECONDS - 1)

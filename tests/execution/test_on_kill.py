@@ -231,7 +231,7 @@ class TestKill:
         self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.0)
-        monkeypatch.setattr(on_kill, "MAX_DELAY_SECONDS", 0.2)
+        monkeypatch.setattr(on_kill, "MAX_OVERRUN_SECONDS", 0.2)
         simulator.plan(CONNECTION, running_seconds=60)
         operator = with_recorded_log(sync())
         lock = Lock()
