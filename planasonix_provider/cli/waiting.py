@@ -203,6 +203,8 @@ class CliWait:
             return await fetch_result(work, fetcher, job_url=self.context.hook.job_url, info=terminal.print)
 
         result = run_requests(self.context.hook.config_source(), request_result, self.context.sleeper.async_sleep)
+        # The response to a repeated start may lack the error of work that is over.
+        self.work = result.work
         if result.error:
             raise result.error
         return CommandResult(result.report)

@@ -67,6 +67,15 @@ class TestASync:
             f"See {simulator.url}/jobs/{job.id}"
         )
 
+    def test_that_is_repeated_after_it_failed_shows_its_error(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan(CONNECTION, outcome="failed", code="disk_full")
+        command = ("sync", CONNECTION, *QUICK_WAIT, "--idempotency-key", "mine")
+        first, second = shell(*command), shell(*command)
+        assert (first.code, second.code) == (3, 3)
+        assert first.json["error"]["code"] == "disk_full"
+        assert first.json["finished_at"]
+        assert second.json == first.json
+
     def test_that_another_user_cancels_has_its_own_exit_code(self, simulator: Simulator, shell: Run) -> None:
         simulator.plan(CONNECTION, running_seconds=60)
         call_on_request(simulator, "get_job", lambda: simulator.workspace.cancel(simulator.jobs()[0].id))
@@ -234,6 +243,13 @@ class TestABackfill:
         ran = shell("backfill", CONNECTION, *WINDOW, *QUICK_WAIT)
         assert (ran.code, ran.json["status"]) == (3, "failed")
         assert "disk_full" in ran.last_line
+
+    def test_that_is_repeated_after_it_failed_shows_the_same(self, simulator: Simulator, shell: Run) -> None:
+        simulator.plan_backfill(CONNECTION, jobs=1, job_seconds=0.02, failing_jobs=[0], code="disk_full")
+        command = ("backfill", CONNECTION, *WINDOW, *QUICK_WAIT, "--idempotency-key", "mine")
+        first, second = shell(*command), shell(*command)
+        assert (first.code, second.code) == (3, 3)
+        assert second.json == first.json
 
     def test_with_an_end_in_the_future_logs_a_warning(self, simulator: Simulator, shell: Run) -> None:
         ran = shell("backfill", CONNECTION, "--start-at", "2025-01-01", "--end-at", "2999-01-01")
