@@ -333,9 +333,11 @@ class TestACancel:
         assert "has made no jobs yet, so there is nothing to cancel. Try later, or add --wait" in ran.err
 
     def test_of_a_backfill_without_jobs_waits_for_them(self, simulator: Simulator, shell: Run) -> None:
-        simulator.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 0.4})
-        shell("backfill", CONNECTION, *WINDOW)
-        ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICK_WAIT)
+        with simulated_time():
+            simulator.plan_backfill(CONNECTION, **{**STUBBORN, "queued_seconds": 0.4})
+            shell("backfill", CONNECTION, *WINDOW)
+            ran = shell("cancel", "--backfill", the_one(simulator).id, *QUICK_WAIT)
+        assert "has made no jobs yet" in ran.err
         assert (ran.code, ran.json["status"]) == (0, "cancelled")
 
 

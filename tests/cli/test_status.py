@@ -10,6 +10,7 @@ from planasonix_provider.simulator import Simulator
 from planasonix_provider.triggers.planasonix import PlanasonixJobTrigger
 from tests.cli.conftest import Run
 from tests.conftest import API_KEY
+from tests.support.scenarios import CONNECTION
 from tests.support.task_rows import TaskRows
 
 
@@ -23,8 +24,8 @@ def task_rows(airflow_db: None) -> Iterator[TaskRows]:
 
 class TestStatus:
     def test_connections(self, shell: Run, simulator: Simulator) -> None:
-        job = json.loads(shell("sync", simulator.workspace.connections[0], "-o", "json").out)
-        simulator.slow_job(job["job_id"], 1_000)
+        simulator.plan(CONNECTION, running_seconds=1_000)
+        shell("sync", CONNECTION)
         ran = shell("status", "-o", "json")
         assert ran.code == 0
         (connection,) = ran.json["connections"]

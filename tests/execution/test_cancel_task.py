@@ -131,6 +131,7 @@ class TestABackfill:
         assert drive(lambda: cancel(backfill_id=backfill.id)).error is None
         assert routes_asked(simulator).count("cancel_job") == 30
 
+    @pytest.mark.usefixtures("travel")
     def test_without_jobs_is_waited_for(self, simulator: Simulator) -> None:
         simulator.plan_backfill(CONNECTION, queued_seconds=0.2, jobs=2, job_seconds=60)
         backfill = simulator.workspace.start_backfill(CONNECTION, WINDOW)

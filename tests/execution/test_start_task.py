@@ -218,6 +218,8 @@ needs_events_for_retries = pytest.mark.skipif(
 )
 
 
+# A job must not end before its task is deferred.
+@pytest.mark.usefixtures("travel")
 class TestTheEventOfAnEarlierTry:
     """Airflow 3.0 passes it to the retry of a deferred task."""
 
@@ -237,6 +239,7 @@ class TestTheEventOfAnEarlierTry:
 
     @needs_events_for_retries
     def test_of_conflicting_work_starts_a_new_job(self, simulator: Simulator) -> None:
+        simulator.plan(CONNECTION, queued_seconds=0, running_seconds=0)
         other = simulator.workspace.start_sync(CONNECTION)
         event = WaitEvent.over(JobTarget(other.id), simulator.job(other.id)).model_copy(update={"try_number": 1})
         with pytest.raises(TaskDeferred) as deferred:
@@ -244,6 +247,7 @@ class TestTheEventOfAnEarlierTry:
                 context(Run(), try_number=2), event.to_payload()
             )
         assert deferred.value.trigger.deadline is not None
+        assert len(simulator.jobs()) == 2
 
     @pytest.mark.skipif(deferral.HAS_STALE_EVENTS, reason="this Airflow also keeps events for retries")
     def test_is_used_if_airflow_repeats_the_end_of_that_try(self, simulator: Simulator) -> None:
