@@ -539,7 +539,8 @@ class TestKillOfABackfill:
         # Only the first poll names the jobs.
         simulator.fail("status", route="get_backfill", status=503, skip=1, times=None)
         killed(simulator, backfill(poll_interval=0.05), route="get_backfill")
-        assert all(job.status in ENDED for job in simulator.jobs())
+        one, other = simulator.jobs()
+        assert {one.status, other.status} <= set(ENDED)
 
     def test_logs_that_the_backfill_may_go_on(self, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(on_kill, "CANCEL_SECONDS_IN_HANDLER", 0.2)
