@@ -50,7 +50,11 @@ def many_connections(airflow: LocalAirflow, name: str, count: int, clock: Clock)
         for connection_id in connections:
             simulator.plan(connection_id, times=None, queued_seconds=0, running_seconds=3600, cancelling_seconds=2)
         add_connection(airflow, f"planasonix_{name}", simulator.airflow_connection())
-        yield simulator
+        try:
+            yield simulator
+        finally:
+            # Otherwise, the search for orphans in a later test retries requests to a server that has ended.
+            airflow.api("DELETE", f"connections/planasonix_{name}")
 
 
 @pytest.fixture(scope="module")
