@@ -224,10 +224,22 @@ class TaskRun:
         """The number of times that a triggerer has started a trigger of the task."""
         if AIRFLOW < (3, 0):
             # In Airflow 2, only the triggerer's own log shows it.
-            name = re.escape(f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}")
-            logs = (path.read_text() for path in self.airflow.log("triggerer").parent.glob("*triggerer.log"))
-            return sum(len(re.findall(rf"trigger {name}/\d+ \(ID \d+\) starting", log)) for log in logs)
+            return len(re.findall(r"trigger \S+ \(ID \d+\) starting", self._triggerers_log()))
         return sum(bool(re.fullmatch(r"trigger .* starting", line.event)) for line in self._log_lines())
+
+    @property
+    def fired_events(self) -> int:
+        """The number of events that triggers of the task have fired."""
+        # Airflow 3 can close the log of a trigger before it has written the last lines. It then writes them to the
+        # triggerer's own log.
+        logs = f"{self.log()}\n{self._triggerers_log()}"
+        return len(re.findall(r"Trigger (?:fired event|\S+ \(ID \d+\) fired)", logs))
+
+    def _triggerers_log(self) -> str:
+        """Return the lines about the task in the triggerers' own logs."""
+        name = f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}/"
+        logs = (path.read_text() for path in self.airflow.log("triggerer").parent.glob("*triggerer.log"))
+        return "\n".join(line for log in logs for line in log.splitlines() if name in line)
 
     def triggerer(self) -> int | None:
         """Return the id of the triggerer that has the task's trigger."""
